@@ -1,0 +1,1 @@
+//! Content-addressed storage. Knows no rule, no scheduler, no terminal.

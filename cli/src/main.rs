@@ -1,0 +1,2 @@
+//! The mosbuild program.
+fn main() {}

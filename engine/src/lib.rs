@@ -1,0 +1,1 @@
+//! Load, plan, key, look up, schedule, run, record, explain. Knows no rule.

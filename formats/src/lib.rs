@@ -1,0 +1,1 @@
+//! Codecs over bytes. Knows no file system and no engine.

@@ -1,0 +1,1 @@
+//! A small workspace for end-to-end tests.
