@@ -1,0 +1,309 @@
+//! From resolved targets to steps: the planner that rules talk to, and the step graph that the build walks.
+//! Runs nothing, hashes nothing, and knows no rule.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::action::{Input, OutKind, Step, Work};
+use crate::load::Loaded;
+use crate::lockfile::Pins;
+use crate::rule::{PlanError, Registry, Rule};
+
+/// What a rule plans for one target.
+#[derive(Default)]
+pub struct TargetPlan {
+    /// In order: a step may read outputs of earlier ones only.
+    pub steps: Vec<Step>,
+    /// Target output name → (position of the step, its output's name).
+    pub outputs: BTreeMap<String, (usize, String)>,
+}
+
+/// Handed to `Rule::plan`: gives what planning may know, takes the steps.
+pub struct Planner<'a> {
+    target: u32,
+    loaded: &'a Loaded,
+    rules: &'a [Option<Box<dyn Rule>>],
+    pins: &'a mut Pins,
+    plan: TargetPlan,
+}
+
+impl<'a> Planner<'a> {
+    /// The target's name.
+    pub fn name(&self) -> &'a str {
+        &self.loaded.targets[self.target as usize].name
+    }
+
+    /// The workspace's directory on the host.
+    pub fn root(&self) -> &'a Path {
+        &self.loaded.root
+    }
+
+    /// `vars.epoch`, the SOURCE_DATE_EPOCH of every step.
+    pub fn epoch(&self) -> u64 {
+        self.loaded.epoch
+    }
+
+    /// `vars.arch`, as `uname -m` writes it.
+    pub fn arch(&self) -> &'a str {
+        &self.loaded.arch
+    }
+
+    /// The input that a reference in this target's fields stands for (`target` or `target:output`).
+    pub fn upstream(&self, reference: &str) -> Result<Input, PlanError> {
+        let (target, output) = self.resolve(reference)?;
+        Ok(Input::Upstream { target, output })
+    }
+
+    /// A named output of the target that a reference names (fields such as `linux:` take the target).
+    pub fn upstream_output(&self, reference: &str, output: &str) -> Result<Input, PlanError> {
+        let (target, _) = self.resolve(reference)?;
+        self.check_output(target, output)?;
+        Ok(Input::Upstream { target, output: output.into() })
+    }
+
+    /// Kind of the output that a reference stands for.
+    pub fn upstream_kind(&self, reference: &str) -> Result<OutKind, PlanError> {
+        let (target, output) = self.resolve(reference)?;
+        let decl = self.loaded.targets[target as usize].outputs.iter().find(|o| o.name == output);
+        Ok(decl.map_or(OutKind::File, |o| o.kind))
+    }
+
+    /// What the rule of the target named by `reference` says of itself before it is built.
+    pub fn advertised(&self, reference: &str, key: &str) -> Option<String> {
+        let (target, _) = self.resolve(reference).ok()?;
+        self.rules[target as usize].as_ref()?.advertise().remove(key)
+    }
+
+    /// The rule name of the target that `reference` names.
+    pub fn rule_of(&self, reference: &str) -> Option<&'a str> {
+        let (target, _) = self.resolve(reference).ok()?;
+        Some(&self.loaded.targets[target as usize].rule)
+    }
+
+    /// Index of the target that `reference` names, for [`Step::gates`].
+    pub fn target_index(&self, reference: &str) -> Result<u32, PlanError> {
+        Ok(self.resolve(reference)?.0)
+    }
+
+    /// Whether a text names a target or a target's output.
+    pub fn is_reference(&self, text: &str) -> bool {
+        self.resolve(text).is_ok()
+    }
+
+    /// Adds a step; later steps refer to it by the returned position.
+    pub fn step(&mut self, step: Step) -> usize {
+        self.plan.steps.push(step);
+        self.plan.steps.len() - 1
+    }
+
+    /// Declares that the target's output `name` is `output` of `step`.
+    pub fn output(&mut self, name: &str, step: usize, output: &str) {
+        self.plan.outputs.insert(name.into(), (step, output.into()));
+    }
+
+    /// The lock's fields of a source; `make` finds them where the lock has none and may get some.
+    pub fn pin(
+        &mut self,
+        id: &str,
+        make: impl FnOnce() -> Result<BTreeMap<String, String>, PlanError>,
+    ) -> Result<BTreeMap<String, String>, PlanError> {
+        self.pins.get_or_make(id, make)
+    }
+
+    fn resolve(&self, reference: &str) -> Result<(u32, String), PlanError> {
+        let (name, output) = match reference.split_once(':') {
+            Some((name, output)) => (name, Some(output)),
+            None => (reference, None),
+        };
+        let missing = || PlanError::new(2, format!("{}: nothing is called {reference}", self.name()));
+        let target = self.loaded.target_index(name).ok_or_else(missing)?;
+        let outputs = &self.loaded.targets[target as usize].outputs;
+        match output {
+            Some(output) => {
+                self.check_output(target, output)?;
+                Ok((target, output.into()))
+            }
+            None => Ok((target, outputs.first().map(|o| o.name.clone()).unwrap_or_default())),
+        }
+    }
+
+    fn check_output(&self, target: u32, output: &str) -> Result<(), PlanError> {
+        let target = &self.loaded.targets[target as usize];
+        match target.outputs.iter().any(|o| o.name == output) {
+            true => Ok(()),
+            false => Err(PlanError::new(2, format!("{} has no output {output}", target.name))),
+        }
+    }
+}
+
+/// Index of a step in the whole graph.
+pub type StepIx = u32;
+
+/// A step with its place in the graph.
+pub struct StepNode {
+    /// Its target.
+    pub target: u32,
+    /// Position within the target's plan.
+    pub position: usize,
+    /// The step.
+    pub step: Step,
+    /// Steps whose outputs it reads, each once.
+    pub needs: Vec<StepIx>,
+    /// Steps that must have succeeded before it may start, although it reads nothing from them.
+    pub gated_by: Vec<StepIx>,
+    /// Steps that read its outputs.
+    pub feeds: Vec<StepIx>,
+}
+
+impl StepNode {
+    /// Declared outputs of the step.
+    pub fn outputs(&self) -> Vec<(String, OutKind)> {
+        match &self.step.work {
+            Work::Command(c) => c.outputs.iter().map(|o| (o.name.clone(), o.kind)).collect(),
+            Work::Builtin(b) => b.outputs(),
+        }
+    }
+}
+
+/// All steps of the requested closure, in an order in which each comes after those it reads.
+pub struct StepGraph {
+    /// The steps.
+    pub steps: Vec<StepNode>,
+    /// Requested targets and all they depend on, in topological order.
+    pub closure: Vec<u32>,
+    /// Target → its steps; empty for targets outside of the closure.
+    pub of_target: Vec<Vec<StepIx>>,
+    /// (target, output) → (step, step output).
+    outputs: Vec<BTreeMap<String, (StepIx, String)>>,
+}
+
+impl StepGraph {
+    /// The step that makes an output of a target, and its name there.
+    pub fn maker(&self, target: u32, output: &str) -> Option<(StepIx, &str)> {
+        let (step, name) = self.outputs[target as usize].get(output)?;
+        Some((*step, name))
+    }
+
+    /// The step and output that an input of `node` comes from; `None` for sources.
+    pub fn source_of<'s>(&'s self, node: &StepNode, input: &'s Input) -> Option<(StepIx, &'s str)> {
+        match input {
+            Input::Upstream { target, output } => self.maker(*target, output),
+            Input::Step { step, output } => {
+                let ix = self.of_target[node.target as usize].get(*step)?;
+                Some((*ix, output))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Why no graph could be made: one error per target.
+pub type PlanErrors = Vec<(u32, PlanError)>;
+
+/// Plans the targets of `requested` and all they depend on.
+pub fn plan(
+    loaded: &Loaded,
+    registry: &Registry,
+    pins: &mut Pins,
+    requested: &[u32],
+) -> Result<StepGraph, PlanErrors> {
+    let count = loaded.targets.len();
+    let mut wanted = vec![false; count];
+    let mut stack: Vec<u32> = requested.to_vec();
+    while let Some(t) = stack.pop() {
+        if !std::mem::replace(&mut wanted[t as usize], true) {
+            stack.extend(loaded.targets[t as usize].references.iter().map(|r| r.target));
+        }
+    }
+    let closure: Vec<u32> = loaded.order.iter().copied().filter(|t| wanted[*t as usize]).collect();
+    let mut errors = Vec::new();
+    let mut rules: Vec<Option<Box<dyn Rule>>> = (0..count).map(|_| None).collect();
+    for &t in &closure {
+        let target = &loaded.targets[t as usize];
+        match registry.instantiate(&target.rule, &target.value) {
+            Ok(rule) => rules[t as usize] = Some(rule),
+            Err(e) => errors.push((t, PlanError::new(2, format!("{}: {e}", target.name)))),
+        }
+    }
+    let mut graph = StepGraph {
+        steps: Vec::new(),
+        closure,
+        of_target: vec![Vec::new(); count],
+        outputs: vec![BTreeMap::new(); count],
+    };
+    for i in 0..graph.closure.len() {
+        let t = graph.closure[i];
+        let Some(rule) = &rules[t as usize] else { continue };
+        let mut planner = Planner { target: t, loaded, rules: &rules, pins, plan: TargetPlan::default() };
+        match rule.plan(&mut planner) {
+            Ok(()) => graph.add(t, planner.plan),
+            Err(e) => errors.push((t, e)),
+        }
+    }
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    graph.link();
+    Ok(graph)
+}
+
+impl StepGraph {
+    fn add(&mut self, target: u32, plan: TargetPlan) {
+        let first = self.steps.len() as StepIx;
+        for (position, step) in plan.steps.into_iter().enumerate() {
+            self.of_target[target as usize].push(first + position as StepIx);
+            self.steps.push(StepNode {
+                target,
+                position,
+                step,
+                needs: Vec::new(),
+                gated_by: Vec::new(),
+                feeds: Vec::new(),
+            });
+        }
+        for (name, (position, output)) in plan.outputs {
+            self.outputs[target as usize].insert(name, (first + position as StepIx, output));
+        }
+    }
+
+    fn link(&mut self) {
+        for ix in 0..self.steps.len() {
+            let node = &self.steps[ix];
+            let mut needs: Vec<StepIx> = node
+                .step
+                .inputs
+                .iter()
+                .filter_map(|i| self.source_of(node, &i.from).map(|(step, _)| step))
+                .collect();
+            needs.sort_unstable();
+            needs.dedup();
+            let gates: Vec<StepIx> = node
+                .step
+                .gates
+                .iter()
+                .flat_map(|(target, name)| {
+                    let steps = &self.of_target[*target as usize];
+                    steps.iter().copied().filter(|s| self.steps[*s as usize].step.name == *name)
+                })
+                .collect();
+            for &need in &needs {
+                self.steps[need as usize].feeds.push(ix as StepIx);
+            }
+            for gated in gates {
+                self.steps[gated as usize].gated_by.push(ix as StepIx);
+            }
+            self.steps[ix].needs = needs;
+        }
+    }
+}
+
+/// Host paths of the workspace that a build works in.
+#[derive(Clone, Debug)]
+pub struct Dirs {
+    /// Directory of mosbuild.yaml.
+    pub root: PathBuf,
+    /// `.mosbuild`.
+    pub state: PathBuf,
+    /// `dist` or `--out`.
+    pub dist: PathBuf,
+}
