@@ -1,1 +1,8 @@
-//! Codecs over bytes. Knows no file system and no engine.
+//! Codecs over bytes: cpio, compression, kernel modules and their indexes, kernel configuration, tarballs.
+//! Knows no file system beyond `Read` and `Write`, no cache, no build graph and no terminal.
+//! Every parser takes hostile input: it returns an error or a bounded value, and never panics.
+
+#![forbid(unsafe_code)]
+
+pub mod compress;
+pub mod newc;
