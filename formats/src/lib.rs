@@ -4,5 +4,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod closure;
 pub mod compress;
+pub mod depmod;
+mod modindex;
+pub mod modinfo;
 pub mod newc;
