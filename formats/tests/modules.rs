@@ -130,6 +130,17 @@ fn tables_are_those_of_depmod() {
     }
 }
 
+/// A whole `lib/modules/VERSION`, too large for a fixture, is compared where one is given.
+#[test]
+#[allow(clippy::print_stderr)]
+fn tables_of_a_whole_kernel_are_those_of_depmod() {
+    let Some(dir) = std::env::var_os("MOSBUILD_TEST_MODULES") else {
+        eprintln!("did not run: MOSBUILD_TEST_MODULES names no lib/modules/VERSION");
+        return;
+    };
+    compare_with_depmod(&module_files(Path::new(&dir)), Some(Path::new(&dir)));
+}
+
 #[test]
 fn updates_come_before_the_kernel_s_own() {
     let Some(dir) = common::fixtures(KERNELS[0]) else { return };
