@@ -1,0 +1,585 @@
+//! mosbuild.yaml to a checked graph of targets: parse, profile, variables, fields, references, files.
+//! Gathers every error of every kind before it gives up. Knows no rule but what a `RuleFactory` tells.
+
+pub mod cache;
+pub mod check;
+pub mod diag;
+pub mod facts;
+pub mod files;
+pub mod model;
+pub mod names;
+pub mod profile;
+pub mod resolve;
+pub mod schema;
+pub mod vars;
+pub mod yaml;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+
+pub use diag::{Diagnostic, Diagnostics, Severity, Span};
+pub use facts::{
+    FieldError, FileKind, FileUse, OutputDecl, OutputKind, RefKind, RefUse, RuleFactory, RuleFacts,
+    RuleSchema,
+};
+pub use files::{Expanded, Expander};
+pub use model::{FieldPath, Mirror, Step, path_text};
+
+use check::{Schema, Subject};
+use model::{Model, RawTarget, span_of};
+use names::{Hinter, quote};
+use vars::{Decl, EPOCH, RESERVED, Vars};
+use yaml::{Limits, Node};
+
+/// Fields of a target that are left to the shell as they are.
+const SCRIPTS: [&str; 2] = ["run", "build"];
+
+/// What is loaded, and how.
+#[derive(Debug, Clone)]
+pub struct LoadOptions {
+    /// The workspace: folder that relative paths begin at.
+    pub root: PathBuf,
+    /// The file, relative to the root or absolute.
+    pub file: PathBuf,
+    /// `--profile`.
+    pub profile: Option<String>,
+    /// `--set`, in order.
+    pub set: Vec<(String, String)>,
+    /// The default of `arch`.
+    pub arch: String,
+}
+
+impl LoadOptions {
+    /// `mosbuild.yaml` of a workspace, for this host.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        LoadOptions {
+            root: root.into(),
+            file: PathBuf::from("mosbuild.yaml"),
+            profile: None,
+            set: Vec::new(),
+            arch: host_arch(),
+        }
+    }
+
+    /// The file as it is named to the user.
+    pub fn shown(&self) -> String {
+        self.file.strip_prefix(&self.root).unwrap_or(&self.file).to_string_lossy().into_owned()
+    }
+}
+
+/// This host's architecture, as `uname -m` writes it.
+pub fn host_arch() -> String {
+    rustix::system::uname().machine().to_string_lossy().into_owned()
+}
+
+/// A reference, resolved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResolvedRef {
+    /// The field that it stands in.
+    pub field: FieldPath,
+    /// The target.
+    pub target: u32,
+    /// The output; none where the target as such is named.
+    pub output: Option<String>,
+}
+
+/// What goes to `dist/`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DistEntry {
+    /// Path below `dist/`, with `{target.fact}` still in it.
+    pub path: String,
+    /// The target.
+    pub target: u32,
+    /// Its output.
+    pub output: String,
+}
+
+/// A target's fields as JSON; kept as text and parsed when they are first looked at.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Fields {
+    text: String,
+    #[serde(skip)]
+    value: OnceLock<Json>,
+}
+
+impl Fields {
+    fn new(value: Json) -> Self {
+        Fields { text: value.to_string(), value: OnceLock::from(value) }
+    }
+
+    /// The JSON text.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+impl std::ops::Deref for Fields {
+    type Target = Json;
+
+    fn deref(&self) -> &Json {
+        // The text was written from a value; what a checksum has passed parses again.
+        self.value.get_or_init(|| serde_json::from_str(&self.text).unwrap_or_default())
+    }
+}
+
+/// A target, checked.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LoadedTarget {
+    /// Its name.
+    pub name: String,
+    /// Its rule.
+    pub rule: String,
+    /// Its fields without `rule`, variables replaced, typed as the rule wants them.
+    pub value: Fields,
+    /// Line of its name in the file, from 1.
+    pub line: u32,
+    /// What it refers to.
+    pub references: Vec<ResolvedRef>,
+    /// What it makes; the default first.
+    pub outputs: Vec<OutputDecl>,
+    /// What it reads of the workspace.
+    pub files: Vec<FileUse>,
+}
+
+/// The checked file.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Loaded {
+    /// The workspace.
+    #[serde(skip)]
+    pub root: PathBuf,
+    /// `project`.
+    pub project: Option<String>,
+    /// `default`; empty if the file names none.
+    pub default: Vec<u32>,
+    /// All variables with their final text, sorted by name; `arch` and `epoch` are among them.
+    pub vars: Vec<(String, String)>,
+    /// `epoch`.
+    pub epoch: u64,
+    /// `arch`.
+    pub arch: String,
+    /// `mirrors`.
+    pub mirrors: Vec<Mirror>,
+    /// Targets in the order of the file.
+    pub targets: Vec<LoadedTarget>,
+    /// `dist`.
+    pub dist: Vec<DistEntry>,
+    /// All targets, each behind what it needs.
+    pub order: Vec<u32>,
+    #[serde(skip)]
+    index: OnceLock<HashMap<String, u32>>,
+}
+
+impl Loaded {
+    /// The target of that name.
+    pub fn target_index(&self, name: &str) -> Option<u32> {
+        let index = self.index.get_or_init(|| {
+            self.targets.iter().enumerate().map(|(i, target)| (target.name.clone(), i as u32)).collect()
+        });
+        index.get(name).copied()
+    }
+
+    /// The target nearest to a name that does not exist.
+    pub fn nearest(&self, name: &str) -> Option<&str> {
+        Hinter::default().nearest(name, self.targets.iter().map(|target| target.name.as_str()))
+    }
+
+    /// The files that the given targets read, for each target one list per entry of `files`. What matches
+    /// nothing or leaves the workspace is an error, shown in the file as `options` loaded it.
+    pub fn expand(&self, targets: &[u32], options: &LoadOptions) -> Result<Vec<Vec<Expanded>>, Diagnostics> {
+        let expander = Expander::new(&self.root);
+        let of =
+            |target: &u32| self.targets.get(*target as usize).map(|t| t.files.as_slice()).unwrap_or_default();
+        let uses: Vec<&FileUse> = targets.iter().flat_map(of).collect();
+        let mut found = expander.expand_all(&uses).into_iter();
+        let mut all = Vec::with_capacity(targets.len());
+        let mut wrong = Vec::new();
+        for target in targets {
+            let mut lists = Vec::new();
+            for used in of(target) {
+                match found.next() {
+                    Some(Ok(expanded)) => lists.push(expanded),
+                    Some(Err(problem)) => wrong.push((*target, used, problem)),
+                    None => {}
+                }
+            }
+            all.push(lists);
+        }
+        if wrong.is_empty() {
+            return Ok(all);
+        }
+        let places = Source::open(options);
+        let problems = wrong.into_iter().map(|(target, used, problem)| {
+            let name = self.targets.get(target as usize).map(|t| t.name.as_str()).unwrap_or_default();
+            Diagnostic { span: places.span(name, &used.field), ..problem }
+        });
+        Err(Diagnostics::new(options.shown(), places.text.clone(), problems.collect()))
+    }
+}
+
+/// The file read again for places: lines of fields, and spans of errors that are found late.
+#[derive(Debug, Default)]
+pub struct Source {
+    /// Its text.
+    pub text: String,
+    targets: HashMap<String, RawTarget>,
+}
+
+impl Source {
+    /// Reads and parses the file, with the profile laid over. What cannot be read has no places.
+    pub fn open(options: &LoadOptions) -> Self {
+        let text = std::fs::read(options.root.join(&options.file))
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default();
+        let mut source = Source { text, targets: HashMap::new() };
+        let limits = Limits::default();
+        let Ok(text) = yaml::decode(source.text.as_bytes(), "", &limits) else { return source };
+        if let Some(root) = yaml::parse(text, &limits).root {
+            let hints = Hinter::default();
+            let mut ignored = Vec::new();
+            let mut model = model::read(&root, &hints, &mut ignored);
+            profile::apply(&mut model, options.profile.as_deref(), &hints, &mut ignored);
+            source.targets = model.targets.into_iter().map(|t| (t.name.text.clone(), t)).collect();
+        }
+        source
+    }
+
+    /// Place of a field's value, or of what is nearest above it.
+    pub fn span(&self, target: &str, field: &[Step]) -> Option<Span> {
+        let target = self.targets.get(target)?;
+        Some(if field.is_empty() { target.name.span } else { span_of(field, &target.node) })
+    }
+
+    /// Line (from 1) of a field's key, of the nearest thing above it if it is not written out.
+    pub fn line(&self, target: &str, field: &[Step]) -> Option<usize> {
+        let raw = self.targets.get(target)?;
+        let span = (0..=field.len())
+            .rev()
+            .find_map(|n| model::key_span_of(&field[..n], &raw.node))
+            .unwrap_or(raw.name.span);
+        Some(diag::position(&self.text, span.start).0)
+    }
+}
+
+/// Line (from 1) of a target's field in the text of a file, without a profile.
+pub fn field_line(source: &str, target: &str, field: &[Step]) -> Option<usize> {
+    let limits = Limits::default();
+    let root = yaml::parse(yaml::decode(source.as_bytes(), "", &limits).ok()?, &limits).root?;
+    let (name, node) = root.get("targets")?.entry(target)?;
+    let span = (0..=field.len()).rev().find_map(|n| model::key_span_of(&field[..n], node));
+    Some(diag::position(source, span.unwrap_or(name.span).start).0)
+}
+
+/// Loads, checks and resolves the file; every error is reported at once. With a folder for it, the result is
+/// kept there and taken from there while nothing that it depends on changes. Files are not looked at, unless
+/// there is another error to report with theirs: [`Loaded::expand`] does that.
+pub fn load(
+    options: &LoadOptions,
+    factory: &dyn RuleFactory,
+    cache_dir: Option<&Path>,
+) -> Result<Loaded, Diagnostics> {
+    let shown = options.shown();
+    let bytes = read(options).map_err(|problem| Diagnostics::new(shown.clone(), "", vec![problem]))?;
+    let kept = cache_dir.map(|dir| (dir, cache::key(&bytes, options, factory.schemas())));
+    if let Some((dir, key)) = &kept
+        && let Some(mut loaded) = cache::get(dir, key)
+    {
+        loaded.root = options.root.clone();
+        return Ok(loaded);
+    }
+    let limits = Limits::default();
+    let text = yaml::decode(&bytes, &shown, &limits).map_err(|problem| {
+        // A text too large to read is too large to draw.
+        let text = if bytes.len() > limits.bytes { "".into() } else { String::from_utf8_lossy(&bytes) };
+        Diagnostics::new(shown.clone(), text, vec![problem])
+    })?;
+    let mut problems = Vec::new();
+    match resolve_text(text, options, factory, &mut problems) {
+        Some(loaded) if problems.is_empty() => {
+            if let Some((dir, key)) = &kept {
+                cache::put(dir, key, &loaded);
+            }
+            Ok(loaded)
+        }
+        _ => Err(Diagnostics::new(shown, text, problems)),
+    }
+}
+
+fn read(options: &LoadOptions) -> Result<Vec<u8>, Diagnostic> {
+    use std::io::Read;
+    let shown = options.shown();
+    let path = options.root.join(&options.file);
+    let failed = |e: std::io::Error| {
+        let problem = Diagnostic::bare("no-file", format!("{shown} cannot be read: {e}"));
+        match e.kind() {
+            std::io::ErrorKind::NotFound => {
+                problem.help("run in the folder that holds it, or name it with -C or -f")
+            }
+            _ => problem,
+        }
+    };
+    let file = std::fs::File::open(&path).map_err(failed)?;
+    let mut bytes = Vec::new();
+    // One byte above the limit tells that it is passed, without reading a device to its end.
+    file.take(Limits::default().bytes as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
+    Ok(bytes)
+}
+
+fn resolve_text(
+    text: &str,
+    options: &LoadOptions,
+    factory: &dyn RuleFactory,
+    out: &mut Vec<Diagnostic>,
+) -> Option<Loaded> {
+    let hints = Hinter::default();
+    let parsed = yaml::parse(text, &Limits::default());
+    out.extend(parsed.problems);
+    let mut model = model::read(&parsed.root?, &hints, out);
+    profile::apply(&mut model, options.profile.as_deref(), &hints, out);
+    let vars = replace(&mut model, text, options, &hints, out);
+    let epoch = epoch(&model, &vars, options, out);
+
+    let compiled: HashMap<&str, Schema> =
+        factory.schemas().iter().map(|rule| (rule.name.as_str(), Schema::new(&rule.schema))).collect();
+    let mut values = Vec::with_capacity(model.targets.len());
+    let mut facts = Vec::with_capacity(model.targets.len());
+    for target in &model.targets {
+        let checked = fields(target, factory, &compiled, &hints, out);
+        let (rule, value, found) = match checked {
+            Some((rule, value, found)) => (rule, value, Some(found)),
+            None => (String::new(), Json::Null, None),
+        };
+        values.push((rule, value));
+        facts.push(found);
+    }
+
+    let names = resolve::Names::new(&model.targets, &facts, &hints);
+    let mut references = Vec::with_capacity(model.targets.len());
+    let expander = Expander::new(&options.root);
+    for (i, found) in facts.iter().enumerate() {
+        let uses = found.as_ref().map(|f| f.references.as_slice()).unwrap_or_default();
+        references.push(names.references(i, uses, out));
+        if let Some(found) = found {
+            resolve::outputs(&model.targets[i], found, out);
+            for used in &found.files {
+                if let Some(problem) = expander.lint(used) {
+                    out.push(Diagnostic {
+                        span: Some(span_of(&used.field, &model.targets[i].node)),
+                        ..problem
+                    });
+                }
+            }
+        }
+    }
+    let default = model.default.iter().filter_map(|node| match names.target(node.text()?, node.span) {
+        Ok(target) => Some(target),
+        Err(problem) => {
+            out.push(problem);
+            None
+        }
+    });
+    let default = default.collect();
+    let dist = names.dist(&model.dist, out);
+    let order = resolve::order(&resolve::graph(&references), &model.targets, &references, out);
+    if !out.is_empty() {
+        missing_files(&model, &facts, &expander, out);
+        return None;
+    }
+    let lines = LineIndex::new(text);
+    let targets = model.targets.into_iter().zip(values).zip(facts).zip(references);
+    let targets = targets.map(|(((raw, (rule, value)), found), references)| {
+        let found = found.unwrap_or_default();
+        LoadedTarget {
+            line: lines.line(raw.name.span.start),
+            name: raw.name.text,
+            rule,
+            value: Fields::new(value),
+            references,
+            outputs: found.outputs,
+            files: found.files,
+        }
+    });
+    let mirror = |node: &Node| Mirror {
+        from: node.get("from").and_then(Node::text).unwrap_or_default().to_string(),
+        to: node
+            .get("to")
+            .map(Node::items)
+            .unwrap_or_default()
+            .iter()
+            .filter_map(Node::text)
+            .map(str::to_string)
+            .collect(),
+    };
+    Some(Loaded {
+        root: options.root.clone(),
+        project: model.project.as_ref().and_then(Node::text).map(str::to_string),
+        default,
+        epoch,
+        arch: vars.get("arch").unwrap_or_default().to_string(),
+        mirrors: model.mirrors.iter().map(mirror).collect(),
+        vars: vars.sorted(),
+        targets: targets.collect(),
+        dist,
+        order,
+        index: OnceLock::new(),
+    })
+}
+
+/// Variables of the file, its profile and `--set`, put into every string of the model.
+fn replace(
+    model: &mut Model,
+    text: &str,
+    options: &LoadOptions,
+    hints: &Hinter,
+    out: &mut Vec<Diagnostic>,
+) -> Vars {
+    let mut decls: Vec<(String, Decl)> = Vec::new();
+    for (key, node) in &model.vars {
+        decls.push((
+            key.text.clone(),
+            Decl { text: node.text().unwrap_or_default().to_string(), span: Some(node.span) },
+        ));
+    }
+    for (name, value) in RESERVED.into_iter().zip([options.arch.as_str(), EPOCH]) {
+        if !decls.iter().any(|(known, _)| known == name) {
+            decls.push((name.to_string(), Decl { text: value.to_string(), span: None }));
+        }
+    }
+    for (name, value) in &options.set {
+        match decls.iter_mut().find(|(known, _)| known == name) {
+            Some((_, decl)) => *decl = Decl { text: value.clone(), span: None },
+            None => {
+                let mut problem =
+                    Diagnostic::bare("unknown-var", format!("--set: unknown variable {}", quote(name)));
+                if let Some(near) = hints.nearest(name, decls.iter().map(|(name, _)| name.as_str())) {
+                    problem = problem.help(format!("did you mean {}?", quote(near)));
+                }
+                let known = names::join(decls.iter().map(|(name, _)| name.as_str()), "and");
+                out.push(problem.note(format!("the variables are {known}")));
+            }
+        }
+    }
+    let mut vars = Vars::resolve(&decls, text, hints, out);
+    let mut apply = |node: &mut Node, except: &[&str]| vars.apply(node, except, text, hints, out);
+    model.project.iter_mut().for_each(|node| apply(node, &[]));
+    model.default.iter_mut().for_each(|node| apply(node, &[]));
+    model.mirrors.iter_mut().for_each(|node| apply(node, &[]));
+    model.targets.iter_mut().for_each(|target| apply(&mut target.node, &SCRIPTS));
+    let span = Span::default();
+    let mut dist = Node { span, value: yaml::Value::Map(std::mem::take(&mut model.dist)) };
+    apply(&mut dist, &[]);
+    if let yaml::Value::Map(entries) = dist.value {
+        model.dist = entries;
+    }
+    vars
+}
+
+fn epoch(model: &Model, vars: &Vars, options: &LoadOptions, out: &mut Vec<Diagnostic>) -> u64 {
+    let text = vars.get("epoch").unwrap_or_default();
+    if let Some(epoch) = text.parse::<u32>().ok().filter(|&e| e > 0) {
+        return u64::from(epoch);
+    }
+    let message = format!("`epoch` cannot be {}", quote(text));
+    let set = options.set.iter().any(|(name, _)| name == "epoch");
+    let place = model.vars.iter().find(|(key, _)| key.text == "epoch").filter(|_| !set);
+    let why = "a number of seconds since 1970 is wanted, 1 to 4294967295";
+    out.push(match place {
+        Some((_, node)) => Diagnostic::at("wrong-value", node.span, message).label(why),
+        None => Diagnostic::bare("wrong-value", format!("--set: {message}")).note(why),
+    });
+    0
+}
+
+/// One target's rule, its fields as JSON, and what its rule says of them; none if anything is wrong.
+fn fields(
+    target: &RawTarget,
+    factory: &dyn RuleFactory,
+    compiled: &HashMap<&str, Schema>,
+    hints: &Hinter,
+    out: &mut Vec<Diagnostic>,
+) -> Option<(String, Json, RuleFacts)> {
+    let what = format!("target {}", quote(&target.name.text));
+    let yaml::Value::Map(entries) = &target.node.value else { return None };
+    let Some(rule_node) = target.node.get("rule") else {
+        let mut problem =
+            Diagnostic::at("missing-field", target.name.span, format!("{what} lacks the field `rule`"))
+                .label("`rule` is required");
+        if let Some(near) = hints.nearest("rule", entries.iter().map(|(key, _)| key.text.as_str())) {
+            problem = problem.help(format!("is {} meant to be `rule`?", quote(near)));
+        }
+        out.push(problem);
+        return None;
+    };
+    let Some(rule) = rule_node.text() else {
+        let problem = Diagnostic::at("wrong-type", rule_node.span, format!("wrong type of `rule` of {what}"));
+        out.push(problem.label("expected the name of a rule"));
+        return None;
+    };
+    let Some(schema) = compiled.get(rule) else {
+        let mut rules: Vec<&str> = compiled.keys().copied().collect();
+        rules.sort_unstable();
+        let near = hints.nearest(rule, rules.iter().copied());
+        let mut problem =
+            Diagnostic::at("unknown-rule", rule_node.span, format!("unknown rule {}", quote(rule)));
+        problem = if near.is_some() { problem.nearest(near) } else { problem.label("there is no such rule") };
+        out.push(problem.note(format!("the rules are {}", rules.join(", "))));
+        return None;
+    };
+    let rest = entries.iter().filter(|(key, _)| key.text != "rule").cloned().collect();
+    let node = Node { span: target.node.span, value: yaml::Value::Map(rest) };
+    let subject = Subject { what: what.clone(), rule: Some(rule), key: target.name.span, hints };
+    let wrong = schema.check(&node, &subject);
+    if !wrong.is_empty() {
+        out.extend(wrong);
+        return None;
+    }
+    let value = schema.to_value(&node);
+    match factory.facts(rule, &value) {
+        Ok(found) => Some((rule.to_string(), value, found)),
+        Err(errors) => {
+            for error in errors {
+                let place = match error.field.is_empty() {
+                    true => (target.name.span, what.clone()),
+                    false => (
+                        span_of(&error.field, &node),
+                        format!("{} of {what}", quote(&path_text(&error.field))),
+                    ),
+                };
+                let problem =
+                    Diagnostic::at("wrong-value", place.0, format!("{}: {}", place.1, error.message));
+                out.push(error.help.into_iter().fold(problem, Diagnostic::help));
+            }
+            None
+        }
+    }
+}
+
+/// Errors of files, to be reported along with others.
+fn missing_files(model: &Model, facts: &[Option<RuleFacts>], expander: &Expander, out: &mut Vec<Diagnostic>) {
+    let known = facts.iter().zip(&model.targets);
+    let uses: Vec<(&FileUse, &RawTarget)> = known
+        .filter_map(|(found, target)| found.as_ref().map(|found| (found, target)))
+        .flat_map(|(found, target)| found.files.iter().map(move |used| (used, target)))
+        .collect();
+    let plain: Vec<&FileUse> = uses.iter().map(|(used, _)| *used).collect();
+    for (result, (used, target)) in expander.expand_all(&plain).into_iter().zip(uses) {
+        if let Err(problem) = result {
+            out.push(Diagnostic { span: Some(span_of(&used.field, &target.node)), ..problem });
+        }
+    }
+}
+
+struct LineIndex(Vec<usize>);
+
+impl LineIndex {
+    fn new(text: &str) -> Self {
+        LineIndex(text.bytes().enumerate().filter(|&(_, b)| b == b'\n').map(|(i, _)| i).collect())
+    }
+
+    fn line(&self, offset: usize) -> u32 {
+        self.0.partition_point(|&end| end < offset) as u32 + 1
+    }
+}
