@@ -45,7 +45,7 @@ pub struct StepInput {
 }
 
 /// Where an input's bytes come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
     /// Files of the workspace matched by these patterns of the target (as declared by `Rule::declare`),
     /// as one tree at their workspace paths.
@@ -158,13 +158,7 @@ pub struct CommandOutput {
 }
 
 /// Kind of an output as declared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum OutKind {
-    /// One file.
-    File,
-    /// A tree.
-    Tree,
-}
+pub use crate::load::OutputKind as OutKind;
 
 /// Who runs a command.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,1 +1,18 @@
-//! Load, plan, key, look up, schedule, run, record, explain. Knows no rule.
+//! Load → resolve → plan → key → look up → schedule → run → record → explain.
+//! Knows no rule: rules are handed in through [`rule::Registry`]. Knows no terminal: events go to [`events::Sink`].
+
+pub mod action;
+pub mod build;
+pub mod events;
+pub mod exec;
+pub mod framed;
+pub mod inputs;
+pub mod load;
+pub mod lockfile;
+pub mod memory;
+pub mod plan;
+pub mod record;
+pub mod rule;
+pub mod run_record;
+pub mod tools;
+pub mod why;

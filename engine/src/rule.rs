@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::load::{FieldError, RuleFactory, RuleFacts, RuleSchema};
+use crate::load::{FieldError, FieldPath, RuleFactory, RuleFacts, RuleSchema};
 use crate::plan::Planner;
 
 /// A target's typed fields: they say what it needs, and plan its steps.
@@ -128,7 +128,7 @@ impl RuleFactory for Registry {
     fn facts(&self, rule: &str, value: &Value) -> Result<RuleFacts, Vec<FieldError>> {
         match self.instantiate(rule, value) {
             Ok(rule) => rule.declare(),
-            Err(message) => Err(vec![FieldError { field: Vec::new(), message, help: None }]),
+            Err(message) => Err(vec![FieldError { field: FieldPath::default(), message, help: None }]),
         }
     }
 }

@@ -1,0 +1,182 @@
+//! The short way: when not one file, tool, variable or placed output changed since a complete build, there is
+//! nothing to plan. A stamp that cannot prove this is ignored. Knows no rule.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::place::Placed;
+use super::{BuildOptions, Prepared, Report, Workspace};
+use crate::events::{EVENTS_SCHEMA, Event, Outcome, Sink};
+use crate::framed;
+use crate::lockfile;
+use crate::run_record::{RunHead, Runs, new_id};
+
+const VERSION: u32 = 1;
+/// A file whose stamps are younger than this when the stamp is taken may change again unseen, where the file
+/// system's clock is coarse (facts: racy git).
+const RACY_NANOS: i128 = 20_000_000;
+
+#[derive(Serialize, Deserialize)]
+struct Stamp {
+    /// What was asked: requested targets, dist directory, host variables.
+    request: Request,
+    /// Stat of every file, folder and tool that the keys were made from, and of the placed files.
+    stats: Vec<(PathBuf, Stat)>,
+    /// The run whose steps and records this state equals.
+    run: String,
+    /// Targets of the closure.
+    targets: Vec<String>,
+    placed: Vec<PathBuf>,
+}
+
+#[derive(PartialEq, Eq, Serialize, Deserialize)]
+struct Request {
+    graph: mosbuild_cache::Digest,
+    requested: Vec<String>,
+    dist: PathBuf,
+    env: BTreeMap<String, Option<String>>,
+    offline: bool,
+}
+
+/// What tells that a path is as it was; `None` fields: it was absent.
+#[derive(PartialEq, Eq, Serialize, Deserialize)]
+struct Stat(Option<(u64, u64, u64, u32, i64, i64)>);
+
+impl Stat {
+    fn of(path: &Path) -> Stat {
+        Stat(std::fs::symlink_metadata(path).ok().map(|m| {
+            let nanos = |s: i64, n: i64| s.saturating_mul(1_000_000_000).saturating_add(n);
+            let mtime = nanos(m.mtime(), m.mtime_nsec());
+            (m.dev(), m.ino(), m.size(), m.mode(), mtime, nanos(m.ctime(), m.ctime_nsec()))
+        }))
+    }
+
+    fn settled(&self, now: i128) -> bool {
+        self.0.is_none_or(|s| i128::from(s.4.max(s.5)) < now - RACY_NANOS)
+    }
+}
+
+fn now_nanos() -> i128 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as i128)
+}
+
+/// The report of a build that has nothing to do; `None` if that cannot be told from the stamp.
+pub(super) fn unchanged(
+    workspace: &Workspace,
+    options: &BuildOptions,
+    sink: &dyn Sink,
+    started: Instant,
+) -> Option<Report> {
+    if !options.force.is_empty() || options.no_cache {
+        return None;
+    }
+    let stamp: Stamp =
+        framed::decode(b"mfsh", VERSION, &std::fs::read(workspace.dirs.state.join("fresh")).ok()?)?;
+    let names = requested_names(workspace, options)?;
+    let env = stamp.request.env.keys().map(|n| (n.clone(), std::env::var(n).ok())).collect();
+    let request = Request {
+        graph: workspace.loaded.digest,
+        requested: names.clone(),
+        dist: workspace.dirs.dist.clone(),
+        env,
+        offline: false,
+    };
+    if request != stamp.request {
+        return None;
+    }
+    let same = |(path, stat): &(PathBuf, Stat)| Stat::of(path) == *stat;
+    let all = match stamp.stats.len() {
+        0..256 => stamp.stats.iter().all(same),
+        _ => stamp.stats.par_iter().with_min_len(128).all(same),
+    };
+    let runs = Runs::of(&workspace.dirs.state);
+    if !all || !runs.dir(&stamp.run).join("steps").exists() {
+        return None;
+    }
+    let head = RunHead {
+        id: new_id(),
+        started: (now_nanos() / 1_000_000_000) as u64,
+        args: options.args.clone(),
+        profile: options.profile.clone(),
+        requested: names,
+        cached: stamp.targets.len(),
+        targets: stamp.targets,
+        same_as: Some(stamp.run),
+        ..RunHead::default()
+    };
+    sink.event(&Event::RunStarted {
+        schema: EVENTS_SCHEMA,
+        run: head.id.clone(),
+        targets: head.targets.len(),
+        steps: 0,
+    });
+    for target in &head.targets {
+        sink.event(&Event::TargetFinished { target: target.clone(), outcome: Outcome::Hit, millis: 0 });
+    }
+    let head = RunHead { millis: started.elapsed().as_millis() as u64, ..head };
+    // A run that cannot be recorded is only missing from `runs`.
+    let _ = runs.write(&head, &[], &BTreeMap::new());
+    runs.prune(&std::iter::once(head.same_as.as_deref().unwrap_or_default()).chain(workspace.memory.record_runs()).collect());
+    let finished =
+        Event::RunFinished { built: 0, cached: head.cached, failed: 0, millis: head.millis };
+    sink.event(&finished);
+    Some(Report { head, placed: stamp.placed, failed: Vec::new() })
+}
+
+fn requested_names(workspace: &Workspace, options: &BuildOptions) -> Option<Vec<String>> {
+    let loaded = &workspace.loaded;
+    let requested = super::prepare::requested(loaded, &options.requested).ok()?;
+    Some(requested.iter().map(|t| loaded.targets[*t as usize].name.clone()).collect())
+}
+
+/// Writes the stamp of a complete build.
+pub(super) fn remember(
+    workspace: &Workspace,
+    prepared: &Prepared,
+    options: &BuildOptions,
+    head: &RunHead,
+    placed: &Placed,
+) {
+    let path = workspace.dirs.state.join("fresh");
+    let Some(requested) = requested_names(workspace, options) else { return };
+    let mut paths: Vec<PathBuf> = prepared.sources.seen.clone();
+    for expanded in prepared.loaded.expanded.values().flatten() {
+        paths.extend(expanded.dirs_walked.iter().map(|d| prepared.loaded.root.join(d)));
+        paths.extend(expanded.files.iter().map(|f| prepared.loaded.root.join(f)));
+    }
+    paths.extend(prepared.host.watched());
+    paths.extend(placed.all.iter().cloned());
+    paths.push(workspace.dirs.dist.join(super::place::SUMS));
+    paths.push(workspace.dirs.root.join(lockfile::FILE_NAME));
+    paths.sort_unstable();
+    paths.dedup();
+    let stats: Vec<(PathBuf, Stat)> = paths.into_par_iter().map(|p| (Stat::of(&p), p)).map(|(s, p)| (p, s)).collect();
+    let now = now_nanos();
+    // Only placed files may be this young: they were written by us, just now, and are checked by ctime.
+    let ours = |p: &PathBuf| p.starts_with(&workspace.dirs.dist) || p.ends_with(lockfile::FILE_NAME);
+    if !stats.iter().all(|(p, s)| ours(p) || s.settled(now)) {
+        let _ = std::fs::remove_file(&path);
+        return;
+    }
+    let env = prepared.host_env.iter().map(|n| (n.clone(), std::env::var(n).ok())).collect();
+    let stamp = Stamp {
+        request: Request {
+            graph: prepared.loaded.digest,
+            requested,
+            dist: workspace.dirs.dist.clone(),
+            env,
+            offline: false,
+        },
+        stats,
+        run: head.id.clone(),
+        targets: head.targets.clone(),
+        placed: placed.all.clone(),
+    };
+    // Without a stamp the next build only takes the long way.
+    let _ = framed::write(&path, &framed::encode(b"mfsh", VERSION, &stamp));
+}

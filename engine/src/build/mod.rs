@@ -1,0 +1,153 @@
+//! The life of a build: plan, key, look up, schedule, run, record, place.
+//! This file holds the requests and answers; it knows no rule and no terminal.
+
+mod builtin;
+mod command;
+mod driver;
+mod evaluate;
+mod fresh;
+mod lost;
+mod place;
+mod prepare;
+mod worker;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use mosbuild_cache::{Digest, Store};
+
+pub use command::{ShellStep, prepare_shell};
+pub use evaluate::{Evaluator, INLINE_FILES, Resolved};
+pub use prepare::{Prepared, Workspace, prepare};
+
+use crate::events::Sink;
+use crate::rule::PlanError;
+use crate::run_record::{RunHead, StepRun};
+
+/// What to build and how.
+#[derive(Clone, Default)]
+pub struct BuildOptions {
+    /// Targets by name; empty: the default ones.
+    pub requested: Vec<String>,
+    /// CPU slots; 0: as many as there are processors.
+    pub jobs: usize,
+    /// Go on with what does not depend on a failure.
+    pub keep_going: bool,
+    /// Targets whose steps run although a result is known.
+    pub force: Vec<String>,
+    /// An unlocked source is an error.
+    pub locked: bool,
+    /// The network may not be used.
+    pub offline: bool,
+    /// Results are neither looked up nor stored.
+    pub no_cache: bool,
+    /// The command line, for the run record.
+    pub args: Vec<String>,
+    /// Profile, for the run record.
+    pub profile: Option<String>,
+}
+
+/// How a build ended.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// The run's record.
+    pub head: RunHead,
+    /// Files placed or found in place in dist/, relative to the workspace where they lie in it.
+    pub placed: Vec<PathBuf>,
+    /// Names of failed targets, and of those skipped because of them.
+    pub failed: Vec<String>,
+}
+
+/// What a build would do with a target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Forecast {
+    /// All its steps are hits.
+    Hit,
+    /// A step will run.
+    Run {
+        /// The step.
+        step: String,
+        /// Median of its measured durations, milliseconds.
+        expected: Option<u64>,
+    },
+    /// Whether it runs depends on the output of another target that will run.
+    DependsOn(String),
+}
+
+/// The answer of a dry run: the same as a build's, but nothing was run.
+pub struct Predicted {
+    /// By target, in topological order.
+    pub targets: Vec<(String, Forecast)>,
+    /// As they would be recorded; steps that depend on another's output have no key.
+    pub steps: Vec<StepRun>,
+    /// The records of the keys.
+    pub records: BTreeMap<Digest, Vec<u8>>,
+}
+
+/// Why a build could not start.
+#[derive(Debug)]
+pub struct BuildError {
+    /// Exit code: 2, 3 or 4; 1 for an operating error.
+    pub exit: u8,
+    /// What is wrong, one entry each, with help.
+    pub errors: Vec<(String, Vec<String>)>,
+}
+
+impl BuildError {
+    /// One error of the given exit class.
+    pub fn new(exit: u8, message: impl Into<String>) -> BuildError {
+        BuildError { exit, errors: vec![(message.into(), Vec::new())] }
+    }
+
+    /// With one more line of help on the last error.
+    pub fn help(mut self, help: impl Into<String>) -> BuildError {
+        if let Some((_, lines)) = self.errors.last_mut() {
+            lines.push(help.into());
+        }
+        self
+    }
+}
+
+impl From<PlanError> for BuildError {
+    fn from(e: PlanError) -> BuildError {
+        BuildError { exit: e.exit, errors: vec![(e.message, e.help)] }
+    }
+}
+
+impl From<std::io::Error> for BuildError {
+    fn from(e: std::io::Error) -> BuildError {
+        BuildError::new(1, e.to_string())
+    }
+}
+
+impl From<mosbuild_cache::StoreError> for BuildError {
+    fn from(e: mosbuild_cache::StoreError) -> BuildError {
+        BuildError::new(1, e.to_string())
+    }
+}
+
+/// Builds. Blocks; waits for interrupts itself.
+pub fn build(
+    workspace: &mut Workspace,
+    store: &Store,
+    options: &BuildOptions,
+    sink: Arc<dyn Sink>,
+) -> Result<Report, BuildError> {
+    let started = std::time::Instant::now();
+    if let Some(report) = fresh::unchanged(workspace, options, &*sink, started) {
+        return Ok(report);
+    }
+    let prepared = prepare(workspace, store, options)?;
+    driver::run(workspace, prepared, store, options, sink, started)
+}
+
+/// Says what a build would do now, running nothing and writing nothing but hashes of workspace files.
+pub fn predict(
+    workspace: &mut Workspace,
+    store: &Store,
+    options: &BuildOptions,
+) -> Result<Predicted, BuildError> {
+    let prepared = prepare(workspace, store, options)?;
+    driver::predict(workspace, prepared, store, options)
+}

@@ -1,0 +1,256 @@
+//! What a build needs before its first step: the workspace's state, the plan, hashed sources, identified tools.
+//! Everything that can be refused is refused here, before anything runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use mosbuild_cache::{StatCache, State, Store};
+
+use super::evaluate::Evaluator;
+use super::{BuildError, BuildOptions};
+use crate::action::{EnvVar, ExecutorKind, Input, Work};
+use crate::exec::{CancelToken, jobserver::Pool};
+use crate::inputs::Sources;
+use crate::load::Loaded;
+use crate::lockfile::{Missing, Pins};
+use crate::memory::Memory;
+use crate::plan::{self, Dirs, StepGraph};
+use crate::rule::Registry;
+use crate::tools::{Host, Identity};
+
+/// An opened workspace: what was loaded, and what it remembers.
+pub struct Workspace {
+    /// The loaded file.
+    pub loaded: Arc<Loaded>,
+    /// The rules.
+    pub registry: Arc<Registry>,
+    /// Host paths.
+    pub dirs: Dirs,
+    /// sled.
+    pub state: State,
+    /// Stat cache.
+    pub stat_cache: StatCache,
+    /// Step memory.
+    pub memory: Memory,
+    /// The host's tools.
+    pub host: Host,
+}
+
+impl Workspace {
+    /// Opens the state of a loaded workspace; damaged state is left behind, never an error.
+    pub fn open(loaded: Loaded, registry: Arc<Registry>, out: Option<PathBuf>) -> Workspace {
+        let root = loaded.root.clone();
+        let state_dir = root.join(".mosbuild");
+        let dirs = Dirs { dist: out.unwrap_or_else(|| root.join("dist")), root, state: state_dir.clone() };
+        let state = State::open(&state_dir);
+        let stat_cache = state.get("stat-cache").map(|b| StatCache::decode(&b)).unwrap_or_default();
+        let memory = state.get("memory").map(|b| Memory::decode(&b)).unwrap_or_default();
+        let host = Host::open(&state_dir, state.get("tools").as_deref());
+        Workspace { loaded: Arc::new(loaded), registry, dirs, state, stat_cache, memory, host }
+    }
+
+    /// Writes what is remembered.
+    pub fn save(&mut self) {
+        self.state.put("stat-cache", &self.stat_cache.encode());
+        self.state.put("memory", &self.memory.encode());
+        if let Some(memo) = self.host.memo() {
+            self.state.put("tools", &memo);
+        }
+        self.state.flush();
+    }
+}
+
+/// Everything that the steps need, shared by the workers.
+pub struct Prepared {
+    /// The workspace as loaded.
+    pub loaded: Arc<Loaded>,
+    /// The rules.
+    pub registry: Arc<Registry>,
+    /// The steps.
+    pub graph: StepGraph,
+    /// Requested targets.
+    pub requested: Vec<u32>,
+    /// Targets of the closure that have steps: what the summary counts.
+    pub counted: Vec<u32>,
+    /// Hashed sources.
+    pub sources: Sources,
+    /// Tool identities.
+    pub tools: BTreeMap<String, Identity>,
+    /// Where the tools are.
+    pub host: Host,
+    /// `x86_64-linux`.
+    pub platform: String,
+    /// Key of the hashes that stand for secrets.
+    pub secret_key: [u8; 32],
+    /// The jobserver.
+    pub pool: Arc<Pool>,
+    /// Set by an interrupt.
+    pub cancel: CancelToken,
+    /// Sources added to mosbuild.lock now.
+    pub locked: Vec<String>,
+    /// Worth saying before the build starts.
+    pub warnings: Vec<String>,
+    /// Host environment variables that entered keys.
+    pub host_env: BTreeSet<String>,
+}
+
+impl Prepared {
+    /// For making keys.
+    pub fn evaluator<'a>(&'a self, store: &'a Store) -> Evaluator<'a> {
+        Evaluator {
+            graph: &self.graph,
+            loaded: &self.loaded,
+            registry: &self.registry,
+            sources: &self.sources,
+            tools: &self.tools,
+            platform: &self.platform,
+            secret_key: &self.secret_key,
+            store,
+        }
+    }
+}
+
+/// Plans, locks, hashes and identifies; refuses what is missing.
+pub fn prepare(
+    workspace: &mut Workspace,
+    store: &Store,
+    options: &BuildOptions,
+) -> Result<Prepared, BuildError> {
+    let loaded = workspace.loaded.clone();
+    let requested = requested(&loaded, &options.requested)?;
+    for name in &options.force {
+        named(&loaded, name)?;
+    }
+    let missing = match (options.locked, options.offline) {
+        (true, _) => Missing::Locked,
+        (false, true) => Missing::Offline,
+        (false, false) => Missing::Make,
+    };
+    let mut pins = Pins::read(&workspace.dirs.root, missing)?;
+    let planned = plan::plan(&loaded, &workspace.registry, &mut pins, &requested);
+    pins.write(&workspace.dirs.root)?;
+    let graph = planned.map_err(|errors| BuildError {
+        exit: errors.iter().map(|(_, e)| e.exit).max().unwrap_or(2),
+        errors: errors
+            .into_iter()
+            .map(|(t, e)| {
+                let target = &loaded.targets[t as usize];
+                (format!("{}:{}: {}: {}", loaded.file_name(), target.line, target.name, e.message), e.help)
+            })
+            .collect(),
+    })?;
+
+    let mut wanted: Vec<(u32, Input)> = Vec::new();
+    let mut tool_names = BTreeSet::new();
+    let mut host_env = BTreeSet::new();
+    let mut sandboxed = false;
+    for node in &graph.steps {
+        for input in &node.step.inputs {
+            if !matches!(input.from, Input::Upstream { .. } | Input::Step { .. }) {
+                wanted.push((node.target, input.from.clone()));
+            }
+        }
+        if let Work::Command(c) = &node.step.work {
+            tool_names.extend(c.tools.iter().cloned());
+            sandboxed |= c.executor == ExecutorKind::Sandbox;
+            host_env.extend(c.env.values().filter_map(|v| match v {
+                EnvVar::Host { name, .. } => Some(name.clone()),
+                EnvVar::Value(_) => None,
+            }));
+        }
+    }
+    wanted.sort_by(|a, b| (a.0, format!("{:?}", a.1)).cmp(&(b.0, format!("{:?}", b.1))));
+    wanted.dedup();
+    let sources = Sources::collect(&loaded, &wanted, &mut workspace.stat_cache)
+        .map_err(|e| BuildError::new(2, e.to_string()))?;
+    if sandboxed && let Err(unavailable) = crate::exec::probe() {
+        return Err(BuildError::new(3, format!("steps cannot be sandboxed here: {}", unavailable.reason))
+            .help(unavailable.remedy)
+            .help("or set `executor: host` on the targets that may run without a sandbox"));
+    }
+    let names: Vec<String> = tool_names.into_iter().collect();
+    let tools = workspace.host.identify(&names).map_err(|missing| BuildError {
+        exit: 3,
+        errors: missing.into_iter().map(|m| (m.message, m.help)).collect(),
+    })?;
+    let jobs = match options.jobs {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        n => n,
+    };
+    let counted = graph.closure.iter().copied().filter(|t| !graph.of_target[*t as usize].is_empty()).collect();
+    let mut warnings = Vec::new();
+    if let Some(reason) = workspace.state.degraded() {
+        warnings.push(format!("{reason}; this build is slower, not wrong"));
+    }
+    Ok(Prepared {
+        registry: workspace.registry.clone(),
+        host: workspace.host.clone(),
+        platform: format!("{}-linux", std::env::consts::ARCH),
+        secret_key: secret_key(store.root())?,
+        pool: Arc::new(Pool::new(jobs)?),
+        cancel: CancelToken::new()?,
+        locked: pins.added,
+        loaded,
+        graph,
+        requested,
+        counted,
+        sources,
+        tools,
+        warnings,
+        host_env,
+    })
+}
+
+/// The requested targets, or the default ones, or all where there is no default.
+pub(super) fn requested(loaded: &Loaded, names: &[String]) -> Result<Vec<u32>, BuildError> {
+    if !names.is_empty() {
+        return names.iter().map(|n| named(loaded, n)).collect();
+    }
+    match loaded.default.is_empty() {
+        false => Ok(loaded.default.clone()),
+        true => Ok(loaded.order.clone()),
+    }
+}
+
+/// A target by name, with the nearest right name in the error.
+pub fn named(loaded: &Loaded, name: &str) -> Result<u32, BuildError> {
+    loaded.target_index(name).ok_or_else(|| {
+        let names = loaded.targets.iter().map(|t| t.name.as_str());
+        let error = BuildError::new(2, format!("unknown target {name}"));
+        match crate::load::nearest(name, names) {
+            Some(near) => error.help(format!("did you mean {near}?")),
+            None => error.help("`mosbuild list` shows the targets"),
+        }
+    })
+}
+
+/// The random key by which secrets are hashed: made once per store, readable by its owner only.
+fn secret_key(store: &Path) -> std::io::Result<[u8; 32]> {
+    use std::io::{Read, Write};
+    use std::os::unix::fs::OpenOptionsExt;
+    let path = store.join("secret.key");
+    if let Ok(bytes) = std::fs::read(&path)
+        && let Ok(key) = bytes.try_into()
+    {
+        return Ok(key);
+    }
+    let mut key = [0; 32];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut key)?;
+    let temporary = store.join(format!("secret.key.tmp{}", std::process::id()));
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?.write_all(&key)?;
+    // The first process to link its key wins; the others read that one.
+    match std::fs::hard_link(&temporary, &path) {
+        Ok(()) => std::fs::remove_file(&temporary)?,
+        Err(_) => {
+            std::fs::remove_file(&temporary)?;
+            if let Ok(bytes) = std::fs::read(&path)
+                && let Ok(first) = bytes.try_into()
+            {
+                key = first;
+            }
+        }
+    }
+    Ok(key)
+}

@@ -1,0 +1,151 @@
+//! One attempt at one step, on a thread of its own: waits for a slot, runs it, stores the result last.
+//! Decides nothing about other steps.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use mosbuild_cache::{ActionResult, Digest, Store};
+
+use super::{Prepared, Resolved, builtin, command};
+use crate::action::{StepError, Work};
+use crate::events::{Event, Sink};
+use crate::plan::{StepIx, StepNode};
+
+/// How many last lines of output a failure shows.
+pub(super) const TAIL: usize = 25;
+
+/// A step handed to a worker.
+pub(super) struct Job {
+    pub ix: StepIx,
+    pub key: Digest,
+    pub inputs: Vec<Resolved>,
+    pub prepared: Arc<Prepared>,
+    pub store: Store,
+    pub sink: Arc<dyn Sink>,
+    pub run: String,
+    /// A result that another process stored meanwhile must not be taken (forced, lost blob).
+    pub fresh_only: bool,
+    /// Whether the result is stored for other runs.
+    pub keep: bool,
+    /// Where the whole log of a failure is kept.
+    pub log_dir: PathBuf,
+}
+
+/// What came of it.
+pub(super) enum Attempt {
+    /// It ran; its result is stored.
+    Made(Box<ActionResult>),
+    /// Another process made it while this one waited.
+    FoundMeanwhile(Box<ActionResult>),
+    /// It failed.
+    Failed {
+        error: StepError,
+        tail: Vec<String>,
+        log: Option<PathBuf>,
+    },
+}
+
+/// What a successful execution leaves; the worker makes the result of it.
+#[derive(Default)]
+pub(super) struct Execution {
+    pub outputs: std::collections::BTreeMap<String, mosbuild_cache::Output>,
+    pub facts: std::collections::BTreeMap<String, String>,
+    pub notes: Vec<String>,
+    pub sandboxed: bool,
+}
+
+/// A failed execution: the error, and the log so far.
+pub(super) struct Broken {
+    pub error: StepError,
+    pub log: Vec<u8>,
+}
+
+impl<E: Into<StepError>> From<E> for Broken {
+    fn from(e: E) -> Broken {
+        Broken { error: e.into(), log: Vec::new() }
+    }
+}
+
+impl Job {
+    pub(super) fn node(&self) -> &StepNode {
+        &self.prepared.graph.steps[self.ix as usize]
+    }
+
+    pub(super) fn target(&self) -> &str {
+        &self.prepared.loaded.targets[self.node().target as usize].name
+    }
+
+    pub(super) fn line(&self, line: &str) {
+        self.sink.event(&Event::StepOutput {
+            target: self.target().to_owned(),
+            step: self.node().step.name.clone(),
+            line: line.to_owned(),
+        });
+    }
+}
+
+/// Runs the step.
+pub(super) fn run(job: &Job) -> Attempt {
+    let slot = match job.prepared.pool.acquire(&job.prepared.cancel) {
+        Ok(Some(slot)) => slot,
+        Ok(None) => return failed(job, StepError::new("interrupted").into()),
+        Err(e) => return failed(job, e.into()),
+    };
+    let lock = match job.store.lock_key(&job.key) {
+        Ok(lock) => lock,
+        Err(e) => return failed(job, e.into()),
+    };
+    // Another process may have made it while this one waited for the lock.
+    if !job.fresh_only && job.keep && lock.waited()
+        && let Ok(Some(result)) = job.store.get_result(&job.key)
+    {
+        return Attempt::FoundMeanwhile(Box::new(result));
+    }
+    let started = std::time::Instant::now();
+    let mut log = Vec::new();
+    let attempt = match &job.node().step.work {
+        Work::Builtin(work) => builtin::run(job, &**work, &mut log),
+        Work::Command(command) => command::run(job, command, &mut log),
+    };
+    drop(slot);
+    let execution = match attempt {
+        Ok(execution) => execution,
+        Err(broken) => return failed(job, broken),
+    };
+    let log = match log.is_empty() {
+        true => None,
+        false => match job.store.put_bytes(&log) {
+            Ok(digest) => Some(digest),
+            Err(e) => return failed(job, e.into()),
+        },
+    };
+    let result = ActionResult {
+        key: job.key,
+        outputs: execution.outputs,
+        facts: execution.facts,
+        log,
+        notes: execution.notes,
+        sandboxed: execution.sandboxed,
+        millis: started.elapsed().as_millis() as u64,
+        run: job.run.clone(),
+    };
+    if job.keep && let Err(e) = job.store.put_result(&result) {
+        return failed(job, e.into());
+    }
+    drop(lock);
+    Attempt::Made(Box::new(result))
+}
+
+/// A failure keeps its log, never a result.
+fn failed(job: &Job, broken: Broken) -> Attempt {
+    let text = String::from_utf8_lossy(&broken.log);
+    let mut tail: Vec<String> = text.lines().rev().take(TAIL).map(str::to_owned).collect();
+    tail.reverse();
+    let mut log = None;
+    if broken.error.lost.is_none() && !broken.log.is_empty() {
+        let path = job.log_dir.join(format!("{}.{}.log", job.target(), job.node().step.name));
+        let written = std::fs::create_dir_all(&job.log_dir).and_then(|()| std::fs::write(&path, &broken.log));
+        log = written.is_ok().then_some(path);
+    }
+    Attempt::Failed { error: broken.error, tail, log }
+}
