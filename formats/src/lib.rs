@@ -4,9 +4,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bzimage;
 pub mod closure;
 pub mod compress;
 pub mod depmod;
+pub mod kconfig;
 mod modindex;
 pub mod modinfo;
 pub mod newc;
+pub mod tarball;
