@@ -1,6 +1,8 @@
 //! Diagnostics: an error with its place in the file, drawn with the source text and a pointer at it.
 //! Knows byte offsets and text; knows nothing of YAML, targets or rules.
 
+use std::borrow::Cow;
+
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 use serde::{Deserialize, Serialize};
 
@@ -172,7 +174,7 @@ fn group<'a>(item: &'a Diagnostic, file: &'a str, source: &'a str) -> Group<'a> 
     let mut group = Group::with_title(level.primary_title(item.message.as_str()).id(item.code));
     if let Some(span) = item.span {
         group = match excerpt(item, span, source) {
-            Some((first_line, text, marks)) => {
+            Some(Excerpt { first_line, text, marks }) => {
                 let mut snippet = Snippet::source(text).line_start(first_line).path(file);
                 for (range, label, primary) in marks {
                     let kind = if primary { AnnotationKind::Primary } else { AnnotationKind::Context };
@@ -202,9 +204,16 @@ fn group<'a>(item: &'a Diagnostic, file: &'a str, source: &'a str) -> Group<'a> 
 
 type Mark<'a> = (std::ops::Range<usize>, &'a str, bool);
 
+struct Excerpt<'a> {
+    first_line: usize,
+    text: Cow<'a, str>,
+    /// Place, label, whether it is the primary one.
+    marks: Vec<Mark<'a>>,
+}
+
 /// The lines that hold all places of a diagnostic, with the places as offsets into them. Each place is cut to
 /// its first line: a map of fifty lines is pointed at, not framed.
-fn excerpt<'a>(item: &'a Diagnostic, span: Span, source: &'a str) -> Option<(usize, &'a str, Vec<Mark<'a>>)> {
+fn excerpt<'a>(item: &'a Diagnostic, span: Span, source: &'a str) -> Option<Excerpt<'a>> {
     let mut marks = vec![(one_line(source, span), item.label.as_str(), true)];
     for (span, label) in &item.related {
         marks.push((one_line(source, *span), label.as_str(), false));
@@ -220,7 +229,16 @@ fn excerpt<'a>(item: &'a Diagnostic, span: Span, source: &'a str) -> Option<(usi
         *range = range.start - start..range.end - start;
     }
     let first_line = source[..start].bytes().filter(|&b| b == b'\n').count() + 1;
-    Some((first_line, &source[start..end], marks))
+    let text = &source[start..end];
+    if !text.contains("\r\n") {
+        return Some(Excerpt { first_line, text: text.into(), marks });
+    }
+    // Carriage returns at ends of lines would be drawn.
+    for (range, ..) in &mut marks {
+        let ends = |until: usize| text[..until].matches("\r\n").count();
+        *range = range.start - ends(range.start)..range.end - ends(range.end);
+    }
+    Some(Excerpt { first_line, text: text.replace("\r\n", "\n").into(), marks })
 }
 
 fn one_line(source: &str, span: Span) -> std::ops::Range<usize> {

@@ -1,24 +1,29 @@
 //! mosbuild.yaml to a checked graph of targets: parse, profile, variables, fields, references, files.
 //! Gathers every error of every kind before it gives up. Knows no rule but what a `RuleFactory` tells.
 
-pub mod cache;
-pub mod check;
+// An error ends the load; its size is of no account.
+#![allow(clippy::result_large_err)]
+
+mod cache;
+mod check;
 pub mod diag;
-pub mod facts;
-pub mod files;
-pub mod model;
+mod facts;
+mod files;
+mod loaded;
+mod model;
 pub mod names;
-pub mod profile;
-pub mod resolve;
+mod profile;
+mod resolve;
 pub mod schema;
-pub mod vars;
-pub mod yaml;
+mod shape;
+mod source;
+mod vars;
+mod yaml;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 pub use diag::{Diagnostic, Diagnostics, Severity, Span};
@@ -27,11 +32,14 @@ pub use facts::{
     RuleSchema,
 };
 pub use files::{Expanded, Expander};
+pub use loaded::{DistEntry, Fields, Loaded, LoadedTarget, ResolvedRef};
 pub use model::{FieldPath, Mirror, Step, path_text};
+pub use source::{Source, field_line};
 
-use check::{Schema, Subject};
+use check::Subject;
 use model::{Model, RawTarget, span_of};
 use names::{Hinter, quote};
+use shape::Schema;
 use vars::{Decl, EPOCH, RESERVED, Vars};
 use yaml::{Limits, Node};
 
@@ -74,203 +82,6 @@ impl LoadOptions {
 /// This host's architecture, as `uname -m` writes it.
 pub fn host_arch() -> String {
     rustix::system::uname().machine().to_string_lossy().into_owned()
-}
-
-/// A reference, resolved.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ResolvedRef {
-    /// The field that it stands in.
-    pub field: FieldPath,
-    /// The target.
-    pub target: u32,
-    /// The output; none where the target as such is named.
-    pub output: Option<String>,
-}
-
-/// What goes to `dist/`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DistEntry {
-    /// Path below `dist/`, with `{target.fact}` still in it.
-    pub path: String,
-    /// The target.
-    pub target: u32,
-    /// Its output.
-    pub output: String,
-}
-
-/// A target's fields as JSON; kept as text and parsed when they are first looked at.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Fields {
-    text: String,
-    #[serde(skip)]
-    value: OnceLock<Json>,
-}
-
-impl Fields {
-    fn new(value: Json) -> Self {
-        Fields { text: value.to_string(), value: OnceLock::from(value) }
-    }
-
-    /// The JSON text.
-    pub fn text(&self) -> &str {
-        &self.text
-    }
-}
-
-impl std::ops::Deref for Fields {
-    type Target = Json;
-
-    fn deref(&self) -> &Json {
-        // The text was written from a value; what a checksum has passed parses again.
-        self.value.get_or_init(|| serde_json::from_str(&self.text).unwrap_or_default())
-    }
-}
-
-/// A target, checked.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct LoadedTarget {
-    /// Its name.
-    pub name: String,
-    /// Its rule.
-    pub rule: String,
-    /// Its fields without `rule`, variables replaced, typed as the rule wants them.
-    pub value: Fields,
-    /// Line of its name in the file, from 1.
-    pub line: u32,
-    /// What it refers to.
-    pub references: Vec<ResolvedRef>,
-    /// What it makes; the default first.
-    pub outputs: Vec<OutputDecl>,
-    /// What it reads of the workspace.
-    pub files: Vec<FileUse>,
-}
-
-/// The checked file.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Loaded {
-    /// The workspace.
-    #[serde(skip)]
-    pub root: PathBuf,
-    /// `project`.
-    pub project: Option<String>,
-    /// `default`; empty if the file names none.
-    pub default: Vec<u32>,
-    /// All variables with their final text, sorted by name; `arch` and `epoch` are among them.
-    pub vars: Vec<(String, String)>,
-    /// `epoch`.
-    pub epoch: u64,
-    /// `arch`.
-    pub arch: String,
-    /// `mirrors`.
-    pub mirrors: Vec<Mirror>,
-    /// Targets in the order of the file.
-    pub targets: Vec<LoadedTarget>,
-    /// `dist`.
-    pub dist: Vec<DistEntry>,
-    /// All targets, each behind what it needs.
-    pub order: Vec<u32>,
-    #[serde(skip)]
-    index: OnceLock<HashMap<String, u32>>,
-}
-
-impl Loaded {
-    /// The target of that name.
-    pub fn target_index(&self, name: &str) -> Option<u32> {
-        let index = self.index.get_or_init(|| {
-            self.targets.iter().enumerate().map(|(i, target)| (target.name.clone(), i as u32)).collect()
-        });
-        index.get(name).copied()
-    }
-
-    /// The target nearest to a name that does not exist.
-    pub fn nearest(&self, name: &str) -> Option<&str> {
-        Hinter::default().nearest(name, self.targets.iter().map(|target| target.name.as_str()))
-    }
-
-    /// The files that the given targets read, for each target one list per entry of `files`. What matches
-    /// nothing or leaves the workspace is an error, shown in the file as `options` loaded it.
-    pub fn expand(&self, targets: &[u32], options: &LoadOptions) -> Result<Vec<Vec<Expanded>>, Diagnostics> {
-        let expander = Expander::new(&self.root);
-        let of =
-            |target: &u32| self.targets.get(*target as usize).map(|t| t.files.as_slice()).unwrap_or_default();
-        let uses: Vec<&FileUse> = targets.iter().flat_map(of).collect();
-        let mut found = expander.expand_all(&uses).into_iter();
-        let mut all = Vec::with_capacity(targets.len());
-        let mut wrong = Vec::new();
-        for target in targets {
-            let mut lists = Vec::new();
-            for used in of(target) {
-                match found.next() {
-                    Some(Ok(expanded)) => lists.push(expanded),
-                    Some(Err(problem)) => wrong.push((*target, used, problem)),
-                    None => {}
-                }
-            }
-            all.push(lists);
-        }
-        if wrong.is_empty() {
-            return Ok(all);
-        }
-        let places = Source::open(options);
-        let problems = wrong.into_iter().map(|(target, used, problem)| {
-            let name = self.targets.get(target as usize).map(|t| t.name.as_str()).unwrap_or_default();
-            Diagnostic { span: places.span(name, &used.field), ..problem }
-        });
-        Err(Diagnostics::new(options.shown(), places.text.clone(), problems.collect()))
-    }
-}
-
-/// The file read again for places: lines of fields, and spans of errors that are found late.
-#[derive(Debug, Default)]
-pub struct Source {
-    /// Its text.
-    pub text: String,
-    targets: HashMap<String, RawTarget>,
-}
-
-impl Source {
-    /// Reads and parses the file, with the profile laid over. What cannot be read has no places.
-    pub fn open(options: &LoadOptions) -> Self {
-        let text = std::fs::read(options.root.join(&options.file))
-            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-            .unwrap_or_default();
-        let mut source = Source { text, targets: HashMap::new() };
-        let limits = Limits::default();
-        let Ok(text) = yaml::decode(source.text.as_bytes(), "", &limits) else { return source };
-        if let Some(root) = yaml::parse(text, &limits).root {
-            let hints = Hinter::default();
-            let mut ignored = Vec::new();
-            let mut model = model::read(&root, &hints, &mut ignored);
-            profile::apply(&mut model, options.profile.as_deref(), &hints, &mut ignored);
-            source.targets = model.targets.into_iter().map(|t| (t.name.text.clone(), t)).collect();
-        }
-        source
-    }
-
-    /// Place of a field's value, or of what is nearest above it.
-    pub fn span(&self, target: &str, field: &[Step]) -> Option<Span> {
-        let target = self.targets.get(target)?;
-        Some(if field.is_empty() { target.name.span } else { span_of(field, &target.node) })
-    }
-
-    /// Line (from 1) of a field's key, of the nearest thing above it if it is not written out.
-    pub fn line(&self, target: &str, field: &[Step]) -> Option<usize> {
-        let raw = self.targets.get(target)?;
-        let span = (0..=field.len())
-            .rev()
-            .find_map(|n| model::key_span_of(&field[..n], &raw.node))
-            .unwrap_or(raw.name.span);
-        Some(diag::position(&self.text, span.start).0)
-    }
-}
-
-/// Line (from 1) of a target's field in the text of a file, without a profile.
-pub fn field_line(source: &str, target: &str, field: &[Step]) -> Option<usize> {
-    let limits = Limits::default();
-    let root = yaml::parse(yaml::decode(source.as_bytes(), "", &limits).ok()?, &limits).root?;
-    let (name, node) = root.get("targets")?.entry(target)?;
-    let span = (0..=field.len()).rev().find_map(|n| model::key_span_of(&field[..n], node));
-    Some(diag::position(source, span.unwrap_or(name.span).start).0)
 }
 
 /// Loads, checks and resolves the file; every error is reported at once. With a folder for it, the result is
@@ -481,6 +292,9 @@ fn epoch(model: &Model, vars: &Vars, options: &LoadOptions, out: &mut Vec<Diagno
     let text = vars.get("epoch").unwrap_or_default();
     if let Some(epoch) = text.parse::<u32>().ok().filter(|&e| e > 0) {
         return u64::from(epoch);
+    }
+    if vars.cyclic() {
+        return 0;
     }
     let message = format!("`epoch` cannot be {}", quote(text));
     let set = options.set.iter().any(|(name, _)| name == "epoch");

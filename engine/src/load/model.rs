@@ -4,9 +4,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::check::{Schema, Subject};
+use super::check::Subject;
 use super::diag::{Diagnostic, Span};
 use super::names::{Hinter, is_target_name, is_var_name, quote};
+use super::shape::Schema;
 use super::yaml::{Key, Node, Value};
 
 /// The one version of the file's schema.

@@ -145,7 +145,7 @@ impl<'a> Names<'a> {
         while let Some(open) = rest.find('{') {
             let Some(close) = rest[open..].find('}').map(|i| open + i) else {
                 let problem = Diagnostic::at("wrong-value", key.span, "`{` is not closed");
-                out.push(problem.label("as in `{target.fact}`"));
+                out.push(problem.label("as in `{linux.version}`"));
                 return;
             };
             let inner = &rest[open + 1..close];
@@ -157,7 +157,9 @@ impl<'a> Names<'a> {
                 }
                 _ => {
                     let message = format!("{} is not `{{target.fact}}`", quote(&format!("{{{inner}}}")));
-                    out.push(Diagnostic::at("wrong-value", key.span, message));
+                    out.push(
+                        Diagnostic::at("wrong-value", key.span, message).label("as in `{linux.version}`"),
+                    );
                 }
             }
             rest = &rest[close + 1..];

@@ -36,6 +36,7 @@ pub struct Vars {
     /// Names in the order of the file, for suggestions.
     names: Vec<String>,
     spent: usize,
+    cyclic: bool,
 }
 
 enum Part<'t> {
@@ -119,6 +120,7 @@ impl Vars {
         if order.is_empty() {
             // In a cycle nothing has a value; every name still exists, so that no use of it is called unknown.
             vars.values = decls.iter().map(|(name, _)| (name.clone(), String::new())).collect();
+            vars.cyclic = true;
             return vars;
         }
         for node in order {
@@ -142,6 +144,11 @@ impl Vars {
     /// The final text of a variable.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.values.get(name).map(String::as_str)
+    }
+
+    /// Whether they use each other in a cycle, so that none has a text.
+    pub fn cyclic(&self) -> bool {
+        self.cyclic
     }
 
     /// All variables, sorted by name.

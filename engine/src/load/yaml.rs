@@ -352,7 +352,7 @@ impl<'a> Builder<'a> {
         let (height, weight) = (anchor.height, anchor.weight);
         self.aliased += weight;
         if self.aliased > self.limits.aliased {
-            let message = format!("aliases expand to more than {} values", self.limits.aliased);
+            let message = format!("anchors and aliases make more than {} values", self.limits.aliased);
             return Err(Box::new(Diagnostic::at("alias", span, message).label("the limit is passed here")));
         }
         if self.stack.len() + height > self.limits.depth {
@@ -369,7 +369,7 @@ impl<'a> Builder<'a> {
             // An anchored node is kept once more: nested anchors would double it at each level.
             self.aliased += weight;
             if self.aliased > self.limits.aliased {
-                let message = format!("anchors hold more than {} values", self.limits.aliased);
+                let message = format!("anchors and aliases make more than {} values", self.limits.aliased);
                 return Err(Box::new(
                     Diagnostic::at("alias", node.span, message).label("the limit is passed here"),
                 ));
