@@ -1,0 +1,282 @@
+//! The sandbox executor: namespaces of the kernel, made without privileges. This is the parent's side.
+//!
+//! Knows how to start the child, to read its report and to put a failure into words; the set-up itself is `child`.
+//! Needs Linux 5.12. A job's thread must stay alive until `run` returns, as it does: the kernel kills the sandbox
+//! when that thread dies, which is how a killed builder leaves nothing behind.
+
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::mem::{MaybeUninit, size_of, zeroed};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
+use std::ptr;
+use std::time::{Duration, Instant};
+
+use super::child::{self, Inherited, Report, Stage};
+use super::orphans;
+use super::output::{self, Seen};
+use super::probe;
+use super::program::{Op, Program, c_string};
+use super::{End, ExecError, Executor, Job, Outcome, Watch};
+
+/// Runs each job in namespaces of its own. See the module's documentation and [`Job`].
+///
+/// Inside: user 0 mapped to the caller, no capabilities, no network but `lo`, `/proc` of the job alone, a small `/dev`,
+/// an empty `/tmp`, a read-only root that holds only the job's mounts, hostname `mosbuild`, umask 022, no core files,
+/// stdin `/dev/null`. Process 1 is an init that ends with the command, and all other processes with it.
+#[derive(Debug)]
+pub struct Sandbox {
+    root: CString,
+    uid_map: Vec<u8>,
+    gid_map: Vec<u8>,
+    null: OwnedFd,
+}
+
+const STACK: usize = 64 * 1024;
+
+impl Sandbox {
+    /// `state` is a directory of the caller; an empty directory `root` is made in it, on which every job mounts its
+    /// own root, unseen by others. It must not be below a directory that jobs bind recursively.
+    pub fn new(state: &Path) -> Result<Self, ExecError> {
+        let root = state.join("root");
+        fs::create_dir_all(&root)
+            .map_err(|error| ExecError::io(format!("making {}", root.display()), error))?;
+        let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null");
+        let null = null.map_err(|error| ExecError::io("opening /dev/null", error))?;
+        Ok(Self {
+            root: c_string(root.as_os_str())?,
+            uid_map: format!("0 {} 1\n", rustix::process::geteuid().as_raw()).into_bytes(),
+            gid_map: format!("0 {} 1\n", rustix::process::getegid().as_raw()).into_bytes(),
+            null: output::high(null.into()).map_err(|error| ExecError::io("opening /dev/null", error))?,
+        })
+    }
+
+    /// Set a sandbox up and take it down again, running nothing.
+    pub(super) fn rehearse(&self) -> Result<(), ExecError> {
+        let job = Job { argv: vec!["true".into()], cwd: "/".into(), ..Job::default() };
+        self.execute(&job, &(), false).map(drop)
+    }
+
+    fn execute(&self, job: &Job, watch: &dyn Watch, execute: bool) -> Result<Outcome, ExecError> {
+        let program = Program::compile(job)?;
+        let pipe = || output::pipe().map_err(|error| ExecError::io("making a pipe", error));
+        let ((output, output_write), (status, status_write)) = (pipe()?, pipe()?);
+        let mut stack = vec![MaybeUninit::<u128>::uninit(); STACK / size_of::<u128>()];
+        let mut keep = vec![status_write.as_raw_fd(), output_write.as_raw_fd(), self.null.as_raw_fd()];
+        keep.extend(job.jobserver.iter().flat_map(|&(read, write)| [read, write]));
+        keep.sort_unstable();
+        let inherited = Inherited {
+            program: &program,
+            root: &self.root,
+            uid_map: &self.uid_map,
+            gid_map: &self.gid_map,
+            status: status_write.as_raw_fd(),
+            output: output_write.as_raw_fd(),
+            null: self.null.as_raw_fd(),
+            jobserver: job.jobserver,
+            keep: &keep,
+            stack_top: stack.as_mut_ptr_range().end.cast(),
+            execute,
+        };
+        let started = Instant::now();
+        let (registered, pidfd) = orphans::register(false, || spawn(&inherited))?;
+        drop((output_write, status_write));
+
+        let kill = || {
+            // Process 1 of the namespace: the kernel kills all others of it before it counts as gone.
+            let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
+        };
+        let seen = output::attend(job, watch, &output, &pidfd, started, kill);
+        let ended = reap(&pidfd);
+        drop(registered);
+        if job.interactive {
+            take_terminal_back();
+        }
+        let (seen, exit) = (seen?, ended?);
+        let report = read_report(&status);
+        outcome(job, &program, seen, report, exit, started.elapsed())
+    }
+}
+
+impl Executor for Sandbox {
+    fn run(&self, job: &Job, watch: &dyn Watch) -> Result<Outcome, ExecError> {
+        self.execute(job, watch, true)
+    }
+
+    fn name(&self) -> &'static str {
+        "sandbox"
+    }
+}
+
+/// Clone, and become the sandbox's process 1 in the copy.
+fn spawn(inherited: &Inherited<'_>) -> Result<(i32, OwnedFd), ExecError> {
+    let mut pidfd: RawFd = -1;
+    // SAFETY: an all-zero clone_args is valid.
+    let mut arguments: libc::clone_args = unsafe { zeroed() };
+    let spaces = libc::CLONE_NEWUSER
+        | libc::CLONE_NEWNS
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWNET
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS;
+    arguments.flags = (spaces | libc::CLONE_PIDFD) as u64;
+    arguments.exit_signal = libc::SIGCHLD as u64;
+    arguments.pidfd = (&raw mut pidfd) as u64;
+
+    // No handler of ours may run in the copy; signals stay blocked in process 1 for good.
+    // SAFETY: sigset operations on our own sets; clone3 without CLONE_VM gives the child its own copy of all
+    // memory, and `child::main` keeps to async-signal-safe calls and never returns.
+    let pid = unsafe {
+        let (mut all, mut before): (libc::sigset_t, libc::sigset_t) = (zeroed(), zeroed());
+        libc::sigfillset(&mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
+        let pid = libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of::<libc::clone_args>());
+        if pid == 0 {
+            child::main(inherited);
+        }
+        let error = io::Error::last_os_error();
+        libc::pthread_sigmask(libc::SIG_SETMASK, &before, ptr::null_mut());
+        if pid < 0 {
+            return Err(probe::refused_clone(error));
+        }
+        pid
+    };
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok((pid as i32, unsafe { OwnedFd::from_raw_fd(pidfd) }))
+}
+
+/// How process 1 itself ended: 0, or the signal that killed it.
+fn reap(pidfd: &OwnedFd) -> Result<i32, ExecError> {
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
+    use std::os::fd::AsFd;
+    loop {
+        match waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {
+            Ok(status) => return Ok(status.and_then(|status| status.terminating_signal()).unwrap_or(0)),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(ExecError::io("waiting for a sandbox to end", error)),
+        }
+    }
+}
+
+/// A shell with job control leaves the terminal to a group that is gone.
+fn take_terminal_back() {
+    // SAFETY: signal sets of our own; tcsetpgrp on our stdin, with SIGTTOU blocked so that it does not stop us.
+    unsafe {
+        let (mut stop, mut before): (libc::sigset_t, libc::sigset_t) = (zeroed(), zeroed());
+        libc::sigemptyset(&mut stop);
+        libc::sigaddset(&mut stop, libc::SIGTTOU);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &stop, &mut before);
+        libc::tcsetpgrp(0, libc::getpgrp());
+        libc::pthread_sigmask(libc::SIG_SETMASK, &before, ptr::null_mut());
+    }
+}
+
+fn read_report(status: &OwnedFd) -> Option<Report> {
+    let mut bytes = [0u8; Report::SIZE];
+    let count = rustix::io::read(status, &mut bytes).ok()?;
+    // SAFETY: Report is repr(C) of plain integers, any bytes are a valid one; read unaligned.
+    (count == Report::SIZE).then(|| unsafe { ptr::read_unaligned(bytes.as_ptr().cast::<Report>()) })
+}
+
+fn outcome(
+    job: &Job,
+    program: &Program,
+    seen: Seen,
+    report: Option<Report>,
+    exit: i32,
+    wall: Duration,
+) -> Result<Outcome, ExecError> {
+    let natural = match report {
+        Some(report) if report.stage == Stage::Ended as u32 => {
+            if libc::WIFSIGNALED(report.status) {
+                End::Signal(libc::WTERMSIG(report.status))
+            } else {
+                End::Exit(libc::WEXITSTATUS(report.status))
+            }
+        }
+        Some(report) if report.stage == Stage::Probed as u32 => End::Exit(0),
+        Some(report) => return Err(failure(job, program, report)),
+        // No report: somebody killed process 1.
+        None => End::Signal(if exit == 0 { libc::SIGKILL } else { exit }),
+    };
+    let report = report.unwrap_or(Report {
+        stage: 0,
+        index: 0,
+        errno: 0,
+        status: 0,
+        user_us: 0,
+        system_us: 0,
+        max_rss_kib: 0,
+    });
+    Ok(Outcome {
+        end: seen.killed.unwrap_or(natural),
+        wall,
+        user: Duration::from_micros(report.user_us),
+        system: Duration::from_micros(report.system_us),
+        max_rss_kib: report.max_rss_kib,
+        log_bytes: seen.log_bytes,
+        missing: seen.missing,
+    })
+}
+
+/// The child's report of a failure, in words.
+fn failure(job: &Job, program: &Program, report: Report) -> ExecError {
+    let index = report.index as usize;
+    let source = io::Error::from_raw_os_error(report.errno);
+    let name = |at: usize| job.argv.get(at).map(|arg| arg.to_string_lossy().into_owned()).unwrap_or_default();
+    let inside = || program.paths.get(index).cloned().unwrap_or_default();
+    let is = |stage: Stage| report.stage == stage as u32;
+    if is(Stage::Exec) {
+        return match report.errno {
+            libc::ENOENT => ExecError::NotFound { program: name(0) },
+            _ => ExecError::Exec { program: name(0), source },
+        };
+    }
+    if is(Stage::Op) {
+        return match program.ops.get(index) {
+            Some(Op::Mount { kind, .. }) if *kind == c"overlay" => {
+                ExecError::OverlayRefused { at: inside(), source }
+            }
+            Some(Op::Mount { kind, .. }) if report.errno == libc::EPERM => probe::refused_mount(kind, source),
+            _ => setup(format!("making {}", inside().display()), source, read_only_hint(report.errno)),
+        };
+    }
+    if is(Stage::Source) {
+        let from = match program.ops.get(index) {
+            Some(Op::Bind { from, .. }) => from.to_string_lossy().into_owned(),
+            _ => String::new(),
+        };
+        let what = format!("binding {from} at {}", inside().display());
+        let hint = if report.errno == libc::EINVAL {
+            "; bind it recursively: there are mounts below it"
+        } else {
+            ""
+        };
+        return setup(what, source, hint);
+    }
+    if is(Stage::Cwd) {
+        return setup(format!("entering {}", job.cwd.display()), source, "; no mount brings that directory");
+    }
+    if is(Stage::IdMap) || is(Stage::Privacy) || is(Stage::Root) {
+        return probe::refused_set_up(source);
+    }
+    let what = match report.stage {
+        stage if stage == Stage::Pivot as u32 => "changing the root",
+        stage if stage == Stage::Hostname as u32 => "setting the hostname",
+        stage if stage == Stage::Fork as u32 => "starting the command's process",
+        stage if stage == Stage::Stdio as u32 => "connecting the output",
+        stage if stage == Stage::Limits as u32 => "setting limits",
+        stage if stage == Stage::Privileges as u32 => "dropping privileges",
+        _ => "starting",
+    };
+    setup(what.to_owned(), source, "")
+}
+
+fn setup(what: String, source: io::Error, hint: &'static str) -> ExecError {
+    ExecError::Setup { what, source, hint }
+}
+
+fn read_only_hint(errno: i32) -> &'static str {
+    if errno == libc::EROFS { "; it would have to be made in a read-only mount" } else { "" }
+}

@@ -1,0 +1,1 @@
+//! The executors tried with real commands.
