@@ -148,7 +148,7 @@ fn resolve_text(
     let hints = Hinter::default();
     let parsed = yaml::parse(text, &Limits::default());
     out.extend(parsed.problems);
-    let mut model = model::read(&parsed.root?, &hints, out);
+    let mut model = model::read(parsed.root?, &hints, out);
     profile::apply(&mut model, options.profile.as_deref(), &hints, out);
     let vars = replace(&mut model, text, options, &hints, out);
     let epoch = epoch(&model, &vars, options, out);
@@ -157,7 +157,7 @@ fn resolve_text(
         factory.schemas().iter().map(|rule| (rule.name.as_str(), Schema::new(&rule.schema))).collect();
     let mut values = Vec::with_capacity(model.targets.len());
     let mut facts = Vec::with_capacity(model.targets.len());
-    for target in &model.targets {
+    for target in &mut model.targets {
         let checked = fields(target, factory, &compiled, &hints, out);
         let (rule, value, found) = match checked {
             Some((rule, value, found)) => (rule, value, Some(found)),
@@ -309,15 +309,15 @@ fn epoch(model: &Model, vars: &Vars, options: &LoadOptions, out: &mut Vec<Diagno
 
 /// One target's rule, its fields as JSON, and what its rule says of them; none if anything is wrong.
 fn fields(
-    target: &RawTarget,
+    target: &mut RawTarget,
     factory: &dyn RuleFactory,
     compiled: &HashMap<&str, Schema>,
     hints: &Hinter,
     out: &mut Vec<Diagnostic>,
 ) -> Option<(String, Json, RuleFacts)> {
     let what = format!("target {}", quote(&target.name.text));
-    let yaml::Value::Map(entries) = &target.node.value else { return None };
-    let Some(rule_node) = target.node.get("rule") else {
+    let yaml::Value::Map(entries) = &mut target.node.value else { return None };
+    let Some(at) = entries.iter().position(|(key, _)| key.text == "rule") else {
         let mut problem =
             Diagnostic::at("missing-field", target.name.span, format!("{what} lacks the field `rule`"))
                 .label("`rule` is required");
@@ -327,6 +327,9 @@ fn fields(
         out.push(problem);
         return None;
     };
+    // What is left are the rule's own fields.
+    let (_, rule_node) = entries.remove(at);
+    let node = &target.node;
     let Some(rule) = rule_node.text() else {
         let problem = Diagnostic::at("wrong-type", rule_node.span, format!("wrong type of `rule` of {what}"));
         out.push(problem.label("expected the name of a rule"));
@@ -342,15 +345,13 @@ fn fields(
         out.push(problem.note(format!("the rules are {}", rules.join(", "))));
         return None;
     };
-    let rest = entries.iter().filter(|(key, _)| key.text != "rule").cloned().collect();
-    let node = Node { span: target.node.span, value: yaml::Value::Map(rest) };
     let subject = Subject { what: what.clone(), rule: Some(rule), key: target.name.span, hints };
-    let wrong = schema.check(&node, &subject);
+    let wrong = schema.check(node, &subject);
     if !wrong.is_empty() {
         out.extend(wrong);
         return None;
     }
-    let value = schema.to_value(&node);
+    let value = schema.to_value(node);
     match factory.facts(rule, &value) {
         Ok(found) => Some((rule.to_string(), value, found)),
         Err(errors) => {
@@ -358,7 +359,7 @@ fn fields(
                 let place = match error.field.is_empty() {
                     true => (target.name.span, what.clone()),
                     false => (
-                        span_of(&error.field, &node),
+                        span_of(&error.field, node),
                         format!("{} of {what}", quote(&path_text(&error.field))),
                     ),
                 };

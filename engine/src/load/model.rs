@@ -172,12 +172,14 @@ fn outline() -> serde_json::Value {
 }
 
 /// Reads the sections; whatever is wrong with them is reported, and what is right is taken.
-pub fn read(root: &Node, hints: &Hinter, out: &mut Vec<Diagnostic>) -> Model {
+pub fn read(mut root: Node, hints: &Hinter, out: &mut Vec<Diagnostic>) -> Model {
+    // An empty section is an empty section, not a wrong type.
+    if let Value::Map(entries) = &mut root.value {
+        entries.retain(|(key, node)| key.text == "targets" || !node.is_null());
+    }
     let start = Span { start: root.span.start, end: root.span.start };
     let subject = Subject { what: "the file".into(), rule: None, key: start, hints };
-    // An empty section is an empty section, not a wrong type.
-    let sections = Node { span: root.span, value: without_empty(root) };
-    out.extend(Schema::new(&outline()).check(&sections, &subject));
+    out.extend(Schema::new(&outline()).check(&root, &subject));
     if let Some((_, node)) = root.entry("mosbuild")
         && node.text() != Some(VERSION)
     {
@@ -185,26 +187,29 @@ pub fn read(root: &Node, hints: &Hinter, out: &mut Vec<Diagnostic>) -> Model {
         let problem = Diagnostic::at("version", node.span, format!("schema version {found} is not known"));
         out.push(problem.label(format!("this mosbuild reads version {VERSION}")));
     }
-    let section = |name: &str| root.get(name).map(Node::entries).unwrap_or_default();
-    let mut model = Model {
-        project: root.get("project").cloned(),
-        default: root.get("default").map(|n| n.items().to_vec()).unwrap_or_default(),
-        vars: section("vars").to_vec(),
-        mirrors: root.get("mirrors").map(|n| n.items().to_vec()).unwrap_or_default(),
-        dist: section("dist").to_vec(),
-        ..Model::default()
-    };
-    for (name, node) in section("profiles") {
-        let part = |part: &str| node.get(part).map(Node::entries).unwrap_or_default().to_vec();
-        model.profiles.push(Profile { name: name.clone(), vars: part("vars"), targets: part("targets") });
+    let mut model = Model::default();
+    for (section, node) in root.into_entries() {
+        match section.text.as_str() {
+            "project" => model.project = Some(node),
+            "default" => model.default = node.into_items(),
+            "vars" => model.vars = node.into_entries(),
+            "profiles" => model.profiles = node.into_entries().into_iter().map(profile).collect(),
+            "mirrors" => model.mirrors = node.into_items(),
+            "targets" => {
+                let targets = node.into_entries().into_iter();
+                model.targets = targets.map(|(name, node)| RawTarget { name, node }).collect();
+            }
+            "dist" => model.dist = node.into_entries(),
+            _ => {}
+        }
     }
-    for (name, node) in section("targets") {
+    for target in &model.targets {
+        let name = &target.name;
         if !is_target_name(&name.text) {
             let message = format!("{} cannot be a target's name", quote(&name.text));
             let problem = Diagnostic::at("bad-name", name.span, message);
             out.push(problem.label("letters, digits, `_`, `-`, `.` and `+` may be used"));
         }
-        model.targets.push(RawTarget { name: name.clone(), node: node.clone() });
     }
     for (name, _) in &model.vars {
         if !is_var_name(&name.text) {
@@ -216,12 +221,14 @@ pub fn read(root: &Node, hints: &Hinter, out: &mut Vec<Diagnostic>) -> Model {
     model
 }
 
-fn without_empty(root: &Node) -> Value {
-    match &root.value {
-        Value::Map(entries) => {
-            let empty = |key: &Key, node: &Node| node.is_null() && key.text != "targets";
-            Value::Map(entries.iter().filter(|(k, n)| !empty(k, n)).cloned().collect())
+fn profile((name, node): (Key, Node)) -> Profile {
+    let mut profile = Profile { name, vars: Vec::new(), targets: Vec::new() };
+    for (part, node) in node.into_entries() {
+        match part.text.as_str() {
+            "vars" => profile.vars = node.into_entries(),
+            "targets" => profile.targets = node.into_entries(),
+            _ => {}
         }
-        other => other.clone(),
     }
+    profile
 }

@@ -29,7 +29,7 @@ impl Source {
         if let Some(root) = yaml::parse(text, &limits).root {
             let hints = Hinter::default();
             let mut ignored = Vec::new();
-            let mut model = model::read(&root, &hints, &mut ignored);
+            let mut model = model::read(root, &hints, &mut ignored);
             profile::apply(&mut model, options.profile.as_deref(), &hints, &mut ignored);
             source.targets = model.targets.into_iter().map(|t| (t.name.text.clone(), t)).collect();
         }

@@ -27,6 +27,9 @@ impl Default for Limits {
     }
 }
 
+/// Keys of a map that are looked through one by one.
+const FEW: usize = 16;
+
 /// A value with its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
@@ -86,6 +89,23 @@ impl Node {
             Value::Seq(items) => items,
             Value::Scalar { .. } => std::slice::from_ref(self),
             _ => &[],
+        }
+    }
+
+    /// [`Node::entries`], taken out.
+    pub fn into_entries(self) -> Vec<(Key, Node)> {
+        match self.value {
+            Value::Map(entries) => entries,
+            _ => Vec::new(),
+        }
+    }
+
+    /// [`Node::items`], taken out.
+    pub fn into_items(self) -> Vec<Node> {
+        match self.value {
+            Value::Seq(items) => items,
+            Value::Scalar { .. } => vec![self],
+            _ => Vec::new(),
         }
     }
 
@@ -217,7 +237,41 @@ impl<'a> Lines<'a> {
 
 enum Items {
     Seq(Vec<Node>),
-    Map { entries: Vec<(Key, Node)>, key: Option<Key>, seen: HashMap<String, Span>, merges: Vec<Node> },
+    Map(Entries),
+}
+
+/// A map under construction.
+#[derive(Default)]
+struct Entries {
+    entries: Vec<(Key, Node)>,
+    /// The key whose value comes next.
+    key: Option<Key>,
+    /// Values under `<<`.
+    merges: Vec<Node>,
+    /// Keys by name, once there are too many to look through.
+    index: HashMap<String, Span>,
+}
+
+impl Entries {
+    fn find(&self, name: &str) -> Option<Span> {
+        if self.entries.len() <= FEW {
+            return self.entries.iter().find(|(key, _)| key.text == name).map(|(key, _)| key.span);
+        }
+        self.index.get(name).copied()
+    }
+
+    fn push(&mut self, key: Key, node: Node) {
+        self.entries.push((key, node));
+        // At the crossing all keys so far enter the index, then each new one.
+        let from = match self.entries.len() {
+            n if n <= FEW => return,
+            n if n == FEW + 1 => 0,
+            n => n - 1,
+        };
+        for (key, _) in &self.entries[from..] {
+            self.index.insert(key.text.clone(), key.span);
+        }
+    }
 }
 
 struct Frame {
@@ -286,13 +340,7 @@ impl<'a> Builder<'a> {
                 }
                 Event::MappingStart(anchor, tag) => {
                     refuse_tag(tag.is_some(), span)?;
-                    let items = Items::Map {
-                        entries: Vec::new(),
-                        key: None,
-                        seen: HashMap::new(),
-                        merges: Vec::new(),
-                    };
-                    self.open(items, span, anchor)?;
+                    self.open(Items::Map(Entries::default()), span, anchor)?;
                 }
                 Event::SequenceEnd | Event::MappingEnd => self.close(span)?,
                 Event::Alias(id) => self.alias(id, span)?,
@@ -329,15 +377,14 @@ impl<'a> Builder<'a> {
         let Some(frame) = self.stack.pop() else { return Ok(()) };
         let value = match frame.items {
             Items::Seq(items) => Value::Seq(items),
-            Items::Map { mut entries, mut seen, merges, .. } => {
-                for (key, node) in merges.into_iter().flat_map(merged) {
+            Items::Map(mut map) => {
+                for (key, node) in std::mem::take(&mut map.merges).into_iter().flat_map(merged) {
                     // What the map says itself wins over what it merges; an earlier merge wins over a later one.
-                    if !seen.contains_key(&key.text) {
-                        seen.insert(key.text.clone(), key.span);
-                        entries.push((key, node));
+                    if map.find(&key.text).is_none() {
+                        map.push(key, node);
                     }
                 }
-                Value::Map(entries)
+                Value::Map(map.entries)
             }
         };
         let span = Span { start: frame.start.start, end: end.end.max(frame.start.end) };
@@ -378,7 +425,7 @@ impl<'a> Builder<'a> {
         }
         let depth = self.stack.len();
         let in_targets = depth == 2
-            && matches!(&self.stack[0].items, Items::Map { key: Some(key), .. } if key.text == "targets");
+            && matches!(&self.stack[0].items, Items::Map(Entries { key: Some(key), .. }) if key.text == "targets");
         let Some(frame) = self.stack.last_mut() else {
             self.root = Some(node);
             return Ok(());
@@ -387,7 +434,7 @@ impl<'a> Builder<'a> {
         frame.weight += weight;
         match &mut frame.items {
             Items::Seq(items) => items.push(node),
-            Items::Map { entries, key: pending, seen, merges } => match pending.take() {
+            Items::Map(map) => match map.key.take() {
                 None => {
                     let text = match node.value {
                         Value::Scalar { text, .. } => text,
@@ -398,21 +445,21 @@ impl<'a> Builder<'a> {
                             return Err(Box::new(problem.label("a list or map cannot be a key")));
                         }
                     };
-                    *pending = Some(Key { text, span: node.span });
+                    map.key = Some(Key { text, span: node.span });
                 }
                 Some(key) if key.text == "<<" => {
                     if !node.entries().is_empty()
                         || node.items().iter().all(|n| matches!(n.value, Value::Map(_)))
                     {
-                        merges.push(node);
+                        map.merges.push(node);
                     } else {
                         let problem =
                             Diagnostic::at("wrong-type", node.span, "`<<` merges a map or a list of maps");
                         self.problems.push(problem.label("this is neither"));
                     }
                 }
-                Some(key) => match seen.get(&key.text) {
-                    Some(&first) => {
+                Some(key) => match map.find(&key.text) {
+                    Some(first) => {
                         let name = quote(&key.text);
                         let problem = if in_targets {
                             Diagnostic::at(
@@ -426,10 +473,7 @@ impl<'a> Builder<'a> {
                         self.problems
                             .push(problem.label("given again here").related(first, "first given here"));
                     }
-                    None => {
-                        seen.insert(key.text.clone(), key.span);
-                        entries.push((key, node));
-                    }
+                    None => map.push(key, node),
                 },
             },
         }
