@@ -27,8 +27,11 @@ pub struct Host {
 }
 
 impl Host {
-    /// Sets this program's own umask to 022 and makes it adopt orphans: both are properties of the whole process.
+    /// Sets this program's own umask to 022, makes it adopt orphans, and marks the descriptors that it was started
+    /// with beside stdio (an outer make's, say) as closing on exec: all properties of the whole process.
     pub fn new() -> Self {
+        // SAFETY: closes nothing here; what is opened in Rust closes on exec anyway.
+        unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
         orphans::adopt();
         Self { null: c"/dev/null".to_owned() }

@@ -1,1 +1,0 @@
-//! The executors tried with real commands.
