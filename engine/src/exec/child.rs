@@ -68,7 +68,7 @@ impl Report {
 /// Everything the child needs beside the program. All descriptors are above 9 and close on exec.
 pub(super) struct Inherited<'a> {
     pub program: &'a Program,
-    /// An empty directory of the host that the new root is mounted on.
+    /// An empty directory of the host on which the new root is mounted.
     pub root: &'a CStr,
     /// Contents of uid_map and gid_map.
     pub uid_map: &'a [u8],

@@ -2,11 +2,12 @@
 //!
 //! Uses posix_spawn (vfork inside) and no thread, so that a step costs little more than its process.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::mem::{MaybeUninit, zeroed};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr;
+use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
@@ -21,35 +22,30 @@ use super::{End, ExecError, Executor, JOBSERVER_READ, JOBSERVER_WRITE, Job, Outc
 /// Processes that leave the session and are orphaned are adopted by this program and killed when no host job is
 /// running any more: with one job at a time that is at its end. A process that left and still has a living parent
 /// outside the group is found only after that parent is gone. The memory limit is set just after the start.
-#[derive(Debug)]
-pub struct Host {
-    null: CString,
-}
+///
+/// The first job sets this program's own umask to 022, makes it adopt orphans, and marks the descriptors that it was
+/// started with beside stdio (an outer make's, say) as closing on exec: all properties of the whole process.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Host;
 
-impl Host {
-    /// Sets this program's own umask to 022, makes it adopt orphans, and marks the descriptors that it was started
-    /// with beside stdio (an outer make's, say) as closing on exec: all properties of the whole process.
-    pub fn new() -> Self {
+fn set_process_up() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+        // Refused only by kernels that have no subreapers; then daemons outlive their step.
+        let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
         // SAFETY: closes nothing here; what is opened in Rust closes on exec anyway.
         unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
-        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-        orphans::adopt();
-        Self { null: c"/dev/null".to_owned() }
-    }
-}
-
-impl Default for Host {
-    fn default() -> Self {
-        Self::new()
-    }
+    });
 }
 
 impl Executor for Host {
     fn run(&self, job: &Job, watch: &dyn Watch) -> Result<Outcome, ExecError> {
+        set_process_up();
         let started = Instant::now();
         let (output, output_write) = output::pipe().map_err(|error| ExecError::io("making a pipe", error))?;
         let (registered, pid) = orphans::register(true, || {
-            let pid = self.spawn(job, &output_write)?;
+            let pid = spawn(job, &output_write)?;
             Ok::<_, ExecError>((pid.as_raw_nonzero().get(), pid))
         })?;
         drop(output_write);
@@ -97,37 +93,35 @@ impl Executor for Host {
     }
 }
 
-impl Host {
-    fn spawn(&self, job: &Job, output: &OwnedFd) -> Result<Pid, ExecError> {
-        let (candidates, argv, envp) = (candidates(job)?, argv(job)?, envp(job)?);
-        let cwd = c_string(job.cwd.as_os_str())?;
-        let mut actions = Actions::new()?;
-        if !job.interactive {
-            actions.open_null(&self.null)?;
-            actions.dup2(output.as_raw_fd(), 1)?;
-            actions.dup2(output.as_raw_fd(), 2)?;
-        }
-        if let Some((read, write)) = job.jobserver {
-            actions.dup2(read, JOBSERVER_READ)?;
-            actions.dup2(write, JOBSERVER_WRITE)?;
-        }
-        actions.chdir(&cwd)?;
-        let attributes = Attributes::new(!job.interactive)?;
-        let mut last = libc::ENOENT;
-        for candidate in &candidates {
-            match spawn_one(candidate, &actions, &attributes, &argv, &envp) {
-                Ok(pid) => return Ok(pid),
-                Err(errno @ (libc::ENOENT | libc::ENOTDIR | libc::EACCES)) => {
-                    last = if errno == libc::EACCES { errno } else { last };
-                }
-                Err(errno) => {
-                    last = errno;
-                    break;
-                }
+fn spawn(job: &Job, output: &OwnedFd) -> Result<Pid, ExecError> {
+    let (candidates, argv, envp) = (candidates(job)?, argv(job)?, envp(job)?);
+    let cwd = c_string(job.cwd.as_os_str())?;
+    let mut actions = Actions::new()?;
+    if !job.interactive {
+        actions.open_null(c"/dev/null")?;
+        actions.dup2(output.as_raw_fd(), 1)?;
+        actions.dup2(output.as_raw_fd(), 2)?;
+    }
+    if let Some((read, write)) = job.jobserver {
+        actions.dup2(read, JOBSERVER_READ)?;
+        actions.dup2(write, JOBSERVER_WRITE)?;
+    }
+    actions.chdir(&cwd)?;
+    let attributes = Attributes::new(!job.interactive)?;
+    let mut last = libc::ENOENT;
+    for candidate in &candidates {
+        match spawn_one(candidate, &actions, &attributes, &argv, &envp) {
+            Ok(pid) => return Ok(pid),
+            Err(errno @ (libc::ENOENT | libc::ENOTDIR | libc::EACCES)) => {
+                last = if errno == libc::EACCES { errno } else { last };
+            }
+            Err(errno) => {
+                last = errno;
+                break;
             }
         }
-        Err(refusal(job, last))
     }
+    Err(refusal(job, last))
 }
 
 /// posix_spawn tells only one number for its whole preparation, so a missing working directory is told apart here.
@@ -180,7 +174,7 @@ impl Actions {
         }
     }
 
-    fn open_null(&mut self, null: &CString) -> Result<(), ExecError> {
+    fn open_null(&mut self, null: &CStr) -> Result<(), ExecError> {
         // SAFETY: initialised in `new`; the path is copied.
         done(unsafe {
             libc::posix_spawn_file_actions_addopen(&mut self.0, 0, null.as_ptr(), libc::O_RDONLY, 0)

@@ -6,9 +6,10 @@ mod cancel;
 mod child;
 mod error;
 mod host;
-mod jobserver;
+pub mod jobserver;
 mod orphans;
 mod output;
+mod overlay;
 mod probe;
 mod program;
 mod sandbox;
@@ -24,6 +25,7 @@ pub use cancel::CancelToken;
 pub use error::ExecError;
 pub use host::Host;
 pub use jobserver::{JOBSERVER_READ, JOBSERVER_WRITE, Pool, Slot};
+pub use overlay::overlay_works;
 pub use probe::{Unavailable, probe};
 pub use sandbox::Sandbox;
 
@@ -43,7 +45,8 @@ pub struct Job {
     pub mounts: Vec<Mount>,
     /// Bounds on the step.
     pub limits: Limits,
-    /// The file that receives stdout and stderr. It is made on the first byte: no output, no file.
+    /// The file that receives stdout and stderr. It is made on the first byte: no output, no file. Its folder must be
+    /// writable and private to the job: [`Sandbox`] makes an empty directory there for as long as the job runs.
     pub log: PathBuf,
     /// The jobserver's descriptors (see [`Pool::fds`]); the command gets them as [`JOBSERVER_READ`] and [`JOBSERVER_WRITE`].
     pub jobserver: Option<(RawFd, RawFd)>,

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use rustix::process::{Pid, Signal, WaitOptions, getpid, getsid, kill_process, waitpid};
 
@@ -61,12 +61,6 @@ impl Drop for Registered {
             kill_all(&running.all);
         }
     }
-}
-
-/// Make this process the one that adopts orphans. Does it once; says whether it worked.
-pub(super) fn adopt() -> bool {
-    static DONE: OnceLock<bool> = OnceLock::new();
-    *DONE.get_or_init(|| rustix::process::set_child_subreaper(Some(getpid())).is_ok())
 }
 
 /// Kill every child that is in another session than ours and is no running job: steps get a session of their own,

@@ -3,7 +3,7 @@
 //! Asks the kernel by trying; the settings under /proc/sys are read only to explain a refusal.
 
 use std::ffi::CStr;
-use std::path::Path;
+use std::sync::OnceLock;
 use std::{fs, io};
 
 use super::{ExecError, Sandbox};
@@ -20,9 +20,20 @@ pub struct Unavailable {
     pub remedy: String,
 }
 
-/// Try a sandbox. `state` is as for [`Sandbox::new`]. An error that is not [`Unavailable`] is put into its words.
-pub fn probe(state: &Path) -> Result<(), Unavailable> {
-    let tried = Sandbox::new(state).and_then(|sandbox| sandbox.rehearse());
+/// Try a sandbox, once per process. Takes some milliseconds.
+pub fn probe() -> Result<(), Unavailable> {
+    static TRIED: OnceLock<Result<(), Unavailable>> = OnceLock::new();
+    TRIED.get_or_init(attempt).clone()
+}
+
+fn attempt() -> Result<(), Unavailable> {
+    let scratch = std::env::temp_dir().join(format!("mosbuild-probe-{}", std::process::id()));
+    let made = fs::create_dir(&scratch);
+    let tried = match made {
+        Ok(()) => Sandbox.rehearse(&scratch, Vec::new()),
+        Err(error) => Err(ExecError::io(format!("making {}", scratch.display()), error)),
+    };
+    let _ = fs::remove_dir(&scratch);
     match tried {
         Ok(()) => Ok(()),
         Err(ExecError::Unavailable(unavailable)) => Err(unavailable),

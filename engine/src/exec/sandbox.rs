@@ -4,13 +4,13 @@
 //! Needs Linux 5.12. A job's thread must stay alive until `run` returns, as it does: the kernel kills the sandbox
 //! when that thread dies, which is how a killed builder leaves nothing behind.
 
-use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::mem::{MaybeUninit, size_of, zeroed};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::ptr;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use super::child::{self, Inherited, Report, Stage};
@@ -18,62 +18,90 @@ use super::orphans;
 use super::output::{self, Seen};
 use super::probe;
 use super::program::{Op, Program, c_string};
-use super::{End, ExecError, Executor, Job, Outcome, Watch};
+use super::{End, ExecError, Executor, Job, Mount, Outcome, Watch};
 
 /// Runs each job in namespaces of its own. See the module's documentation and [`Job`].
 ///
 /// Inside: user 0 mapped to the caller, no capabilities, no network but `lo`, `/proc` of the job alone, a small `/dev`,
 /// an empty `/tmp`, a read-only root that holds only the job's mounts, hostname `mosbuild`, umask 022, no core files,
 /// stdin `/dev/null`. Process 1 is an init that ends with the command, and all other processes with it.
-#[derive(Debug)]
-pub struct Sandbox {
-    root: CString,
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Sandbox;
+
+const STACK: usize = 64 * 1024;
+
+/// What every sandbox of this program needs from it.
+struct Common {
     uid_map: Vec<u8>,
     gid_map: Vec<u8>,
     null: OwnedFd,
 }
 
-const STACK: usize = 64 * 1024;
+impl Common {
+    fn get() -> Result<&'static Self, ExecError> {
+        static COMMON: OnceLock<Common> = OnceLock::new();
+        if let Some(common) = COMMON.get() {
+            return Ok(common);
+        }
+        let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null");
+        let null = null.and_then(|null| output::high(null.into()));
+        let null = null.map_err(|error| ExecError::io("opening /dev/null", error))?;
+        let uid_map = format!("0 {} 1\n", rustix::process::geteuid().as_raw()).into_bytes();
+        let gid_map = format!("0 {} 1\n", rustix::process::getegid().as_raw()).into_bytes();
+        Ok(COMMON.get_or_init(|| Common { uid_map, gid_map, null }))
+    }
+}
+
+/// The empty directory on which a job's root is mounted, unseen by all others; beside the job's log, since nothing
+/// that the job sees lies in it.
+struct MountPoint(PathBuf);
+
+impl MountPoint {
+    fn new(job: &Job) -> Result<Self, ExecError> {
+        let mut path = job.log.clone().into_os_string();
+        path.push(".root");
+        let path = PathBuf::from(path);
+        match fs::create_dir(&path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                Err(ExecError::io(format!("making {}", path.display()), error))
+            }
+            _ => Ok(Self(path)),
+        }
+    }
+}
+
+impl Drop for MountPoint {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
+}
 
 impl Sandbox {
-    /// `state` is a directory of the caller; an empty directory `root` is made in it, on which every job mounts its
-    /// own root, unseen by others. It must not be below a directory that jobs bind recursively.
-    pub fn new(state: &Path) -> Result<Self, ExecError> {
-        let root = state.join("root");
-        fs::create_dir_all(&root)
-            .map_err(|error| ExecError::io(format!("making {}", root.display()), error))?;
-        let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null");
-        let null = null.map_err(|error| ExecError::io("opening /dev/null", error))?;
-        Ok(Self {
-            root: c_string(root.as_os_str())?,
-            uid_map: format!("0 {} 1\n", rustix::process::geteuid().as_raw()).into_bytes(),
-            gid_map: format!("0 {} 1\n", rustix::process::getegid().as_raw()).into_bytes(),
-            null: output::high(null.into()).map_err(|error| ExecError::io("opening /dev/null", error))?,
-        })
+    /// Set a sandbox with these mounts up and take it down again, running nothing. `scratch` is a folder to use.
+    pub(super) fn rehearse(self, scratch: &Path, mounts: Vec<Mount>) -> Result<(), ExecError> {
+        let (argv, cwd, log) = (vec!["true".into()], "/".into(), scratch.join("rehearsal"));
+        self.execute(&Job { argv, cwd, log, mounts, ..Job::default() }, &(), false).map(drop)
     }
 
-    /// Set a sandbox up and take it down again, running nothing.
-    pub(super) fn rehearse(&self) -> Result<(), ExecError> {
-        let job = Job { argv: vec!["true".into()], cwd: "/".into(), ..Job::default() };
-        self.execute(&job, &(), false).map(drop)
-    }
-
-    fn execute(&self, job: &Job, watch: &dyn Watch, execute: bool) -> Result<Outcome, ExecError> {
+    fn execute(self, job: &Job, watch: &dyn Watch, execute: bool) -> Result<Outcome, ExecError> {
+        let common = Common::get()?;
+        let mount_point = MountPoint::new(job)?;
+        let root = c_string(mount_point.0.as_os_str())?;
         let program = Program::compile(job)?;
         let pipe = || output::pipe().map_err(|error| ExecError::io("making a pipe", error));
         let ((output, output_write), (status, status_write)) = (pipe()?, pipe()?);
         let mut stack = vec![MaybeUninit::<u128>::uninit(); STACK / size_of::<u128>()];
-        let mut keep = vec![status_write.as_raw_fd(), output_write.as_raw_fd(), self.null.as_raw_fd()];
+        let mut keep = vec![status_write.as_raw_fd(), output_write.as_raw_fd(), common.null.as_raw_fd()];
         keep.extend(job.jobserver.iter().flat_map(|&(read, write)| [read, write]));
         keep.sort_unstable();
         let inherited = Inherited {
             program: &program,
-            root: &self.root,
-            uid_map: &self.uid_map,
-            gid_map: &self.gid_map,
+            root: &root,
+            uid_map: &common.uid_map,
+            gid_map: &common.gid_map,
             status: status_write.as_raw_fd(),
             output: output_write.as_raw_fd(),
-            null: self.null.as_raw_fd(),
+            null: common.null.as_raw_fd(),
             jobserver: job.jobserver,
             keep: &keep,
             stack_top: stack.as_mut_ptr_range().end.cast(),

@@ -174,7 +174,7 @@ fn a_refused_overlay_is_told_apart() {
         work: bench.path("absent"),
         at: "/over".into(),
     });
-    let error = bench.sandbox.run(&job, &()).unwrap_err();
+    let error = Sandbox.run(&job, &()).unwrap_err();
     assert!(error.is_overlay_refused(), "{error}");
 }
 
@@ -202,7 +202,7 @@ fn failures_of_the_set_up_name_the_path_and_the_way_out() {
     let with = |mount| {
         let mut job = bench.job("true");
         job.mounts.push(mount);
-        bench.sandbox.run(&job, &()).unwrap_err().to_string()
+        Sandbox.run(&job, &()).unwrap_err().to_string()
     };
     assert_eq!(
         with(Mount::read_only("/nowhere/x", "/in")),
@@ -215,16 +215,16 @@ fn failures_of_the_set_up_name_the_path_and_the_way_out() {
     assert!(with(Mount::Dir { at: "/a/../b".into() }).contains("cannot be a place"));
 
     let absent = Job { cwd: "/absent".into(), ..bench.job("true") };
-    let text = bench.sandbox.run(&absent, &()).unwrap_err().to_string();
+    let text = Sandbox.run(&absent, &()).unwrap_err().to_string();
     assert!(text.contains("entering /absent") && text.contains("no mount brings"), "{text}");
 
     let unknown =
         Job { argv: vec!["flex".into()], env: vec![("PATH".into(), "/nonexistent".into())], ..bench.job("") };
-    let text = bench.sandbox.run(&unknown, &()).unwrap_err().to_string();
+    let text = Sandbox.run(&unknown, &()).unwrap_err().to_string();
     assert_eq!(text, "flex: command not found; add it to tools");
 
     std::fs::write(bench.path("build/data"), "data").unwrap();
     let data = Job { argv: vec!["/build/data".into()], ..bench.job("") };
-    let text = bench.sandbox.run(&data, &()).unwrap_err().to_string();
+    let text = Sandbox.run(&data, &()).unwrap_err().to_string();
     assert!(text.contains("cannot execute /build/data: Permission denied"), "{text}");
 }

@@ -12,21 +12,18 @@ use std::process::Command;
 
 use super::*;
 
-/// A scratch folder with what jobs need: `build` and `out` to write to, the sandbox's state.
+/// A scratch folder with what jobs need: `build` and `out` to write to.
 struct Bench {
     dir: tempfile::TempDir,
-    sandbox: Sandbox,
-    host: Host,
 }
 
 impl Bench {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["build", "out", "state"] {
+        for name in ["build", "out"] {
             std::fs::create_dir(dir.path().join(name)).unwrap();
         }
-        let sandbox = Sandbox::new(&dir.path().join("state")).unwrap();
-        Self { dir, sandbox, host: Host::new() }
+        Self { dir }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -63,7 +60,7 @@ impl Bench {
     }
 
     fn run(&self, job: &Job) -> Outcome {
-        self.sandbox.run(job, &()).unwrap()
+        Sandbox.run(job, &()).unwrap()
     }
 
     fn log(&self) -> String {
@@ -105,6 +102,9 @@ fn everything_works_for_a_plain_user() {
 
 #[test]
 fn the_probe_agrees() {
+    assert_eq!(probe(), Ok(()));
     let dir = tempfile::tempdir().unwrap();
-    assert_eq!(probe(dir.path()), Ok(()));
+    assert!(overlay_works(dir.path()) && overlay_works(dir.path()));
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    assert!(!overlay_works(&dir.path().join("absent")));
 }

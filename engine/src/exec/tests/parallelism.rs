@@ -27,9 +27,9 @@ fn make_runs_as_many_children_as_there_are_slots() {
     let bench = Bench::new();
     for slots in [1, 2, 4] {
         let pool = Pool::new(slots).unwrap();
-        assert_eq!(most(&bench, &bench.sandbox, bench.job("make"), &pool), slots, "sandbox");
+        assert_eq!(most(&bench, &Sandbox, bench.job("make"), &pool), slots, "sandbox");
         assert_eq!(pool.available().unwrap(), slots);
-        assert_eq!(most(&bench, &bench.host, bench.host_job("make"), &pool), slots, "host");
+        assert_eq!(most(&bench, &Host, bench.host_job("make"), &pool), slots, "host");
         assert_eq!(pool.available().unwrap(), slots);
     }
 }
@@ -39,7 +39,7 @@ fn a_slot_in_use_elsewhere_is_not_given_to_make() {
     let bench = Bench::new();
     let pool = Pool::new(3).unwrap();
     let _other = pool.acquire().unwrap();
-    assert_eq!(most(&bench, &bench.sandbox, bench.job("make"), &pool), 2);
+    assert_eq!(most(&bench, &Sandbox, bench.job("make"), &pool), 2);
 }
 
 #[test]

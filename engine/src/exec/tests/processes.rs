@@ -62,7 +62,7 @@ fn leaves_nothing(executor: &dyn Executor, job: impl Fn(&str) -> Job, kind: &str
 #[test]
 fn a_sandbox_leaves_no_process() {
     let bench = Bench::new();
-    leaves_nothing(&bench.sandbox, |script| bench.job(script), "sandboxed");
+    leaves_nothing(&Sandbox, |script| bench.job(script), "sandboxed");
 }
 
 /// In a process of its own: orphans are killed when no host job runs, and other tests run some.
@@ -71,7 +71,7 @@ fn the_host_executor_leaves_no_process() {
     const CHILD: &str = "MOSBUILD_TEST_HOST_ORPHANS";
     if std::env::var_os(CHILD).is_some() {
         let bench = Bench::new();
-        leaves_nothing(&bench.host, |script| bench.host_job(script), "hosted");
+        leaves_nothing(&Host, |script| bench.host_job(script), "hosted");
         return;
     }
     let name = "exec::tests::processes::the_host_executor_leaves_no_process";
@@ -126,7 +126,7 @@ fn ends_are_told_apart() {
     assert_eq!(end("kill -KILL $$"), End::Signal(libc::SIGKILL));
     // Not inherited from a Rust program, which ignores it.
     assert_eq!(end("yes | head -n 1; sh -c 'kill -PIPE $$; exit 3'"), End::Exit(128 + libc::SIGPIPE));
-    let host = |script: &str| bench.host.run(&bench.host_job(script), &()).unwrap().end;
+    let host = |script: &str| Host.run(&bench.host_job(script), &()).unwrap().end;
     assert_eq!(host("exit 42"), End::Exit(42));
     assert_eq!(host("kill -TERM $$"), End::Signal(libc::SIGTERM));
     assert_eq!(host("sh -c 'kill -PIPE $$; exit 3'"), End::Exit(128 + libc::SIGPIPE));
@@ -136,7 +136,7 @@ fn ends_are_told_apart() {
 fn times_and_memory_are_measured() {
     let bench = Bench::new();
     let work = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; head -c 80M /dev/zero | tail -c 79M >/dev/null; sleep 0.1";
-    for outcome in [bench.run(&bench.job(work)), bench.host.run(&bench.host_job(work), &()).unwrap()] {
+    for outcome in [bench.run(&bench.job(work)), Host.run(&bench.host_job(work), &()).unwrap()] {
         assert!(outcome.user > Duration::from_millis(20), "{outcome:?}");
         assert!(outcome.wall > Duration::from_millis(100), "{outcome:?}");
         assert!(outcome.max_rss_kib > 70_000, "{outcome:?}");
@@ -147,11 +147,8 @@ fn times_and_memory_are_measured() {
 fn memory_is_bounded() {
     let bench = Bench::new();
     for (executor, mut job) in [
-        (
-            &bench.sandbox as &dyn Executor,
-            bench.job("sleep 0.1; head -c 200M /dev/zero | tail -c 150M | wc -c"),
-        ),
-        (&bench.host, bench.host_job("sleep 0.1; head -c 200M /dev/zero | tail -c 150M | wc -c")),
+        (&Sandbox as &dyn Executor, bench.job("sleep 0.1; head -c 200M /dev/zero | tail -c 150M | wc -c")),
+        (&Host, bench.host_job("sleep 0.1; head -c 200M /dev/zero | tail -c 150M | wc -c")),
     ] {
         job.limits.memory = Some(64 << 20);
         executor.run(&job, &()).unwrap();
@@ -163,7 +160,7 @@ fn memory_is_bounded() {
 fn the_host_executor_gives_what_the_job_says_and_no_more() {
     let bench = Bench::new();
     let job = bench.host_job("env; pwd; umask; ulimit -c; ls /proc/self/fd | wc -l; cat");
-    assert!(bench.host.run(&job, &()).unwrap().success());
+    assert!(Host.run(&job, &()).unwrap().success());
     let cwd = bench.path("build").display().to_string();
     let log = bench.log();
     let mut lines: Vec<_> = log.lines().collect();
@@ -171,10 +168,10 @@ fn the_host_executor_gives_what_the_job_says_and_no_more() {
     assert_eq!(lines, ["PATH=/usr/bin:/bin:/usr/sbin", &format!("PWD={cwd}"), &cwd, "0022", "0", "4"]);
 
     let absent = Job { cwd: "/absent".into(), ..bench.host_job("true") };
-    let text = bench.host.run(&absent, &()).unwrap_err().to_string();
+    let text = Host.run(&absent, &()).unwrap_err().to_string();
     assert!(text.contains("entering /absent"), "{text}");
     let unknown = Job { argv: vec!["no-such-program".into()], ..bench.host_job("") };
-    let text = bench.host.run(&unknown, &()).unwrap_err().to_string();
+    let text = Host.run(&unknown, &()).unwrap_err().to_string();
     assert_eq!(text, "no-such-program: command not found; add it to tools");
 }
 
@@ -192,7 +189,7 @@ fn many_at_once_from_many_threads() {
                     assert!(bench.run(&job).success());
                     assert_eq!(std::fs::read_to_string(&log).unwrap(), format!("{worker} {round}\n"));
                     let host = Job { log, ..bench.host_job("exit 3") };
-                    assert_eq!(bench.host.run(&host, &()).unwrap().end, End::Exit(3));
+                    assert_eq!(Host.run(&host, &()).unwrap().end, End::Exit(3));
                 }
             });
         }
