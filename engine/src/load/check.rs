@@ -124,8 +124,12 @@ impl Check<'_> {
                     self.path.pop();
                 }
                 None => {
-                    let free = fields.iter().map(|(name, _)| name.as_str()).filter(|f| node.get(f).is_none());
-                    let near = self.subject.hints.nearest(&key.text, free);
+                    let all = || fields.iter().map(|(name, _)| name.as_str());
+                    let hints = self.subject.hints;
+                    // A field that is not there yet was more likely meant than one that is.
+                    let near = hints
+                        .nearest(&key.text, all().filter(|f| node.get(f).is_none()))
+                        .or_else(|| hints.nearest(&key.text, all()));
                     meant.extend(near);
                     let rule = match self.subject.rule.filter(|_| self.path.is_empty()) {
                         Some(rule) => format!(" (rule {})", quote(rule)),

@@ -229,13 +229,13 @@ fn excerpt<'a>(item: &'a Diagnostic, span: Span, source: &'a str) -> Option<Exce
         *range = range.start - start..range.end - start;
     }
     let first_line = source[..start].bytes().filter(|&b| b == b'\n').count() + 1;
-    let text = &source[start..end];
+    let text = source[start..end].trim_end_matches('\r');
     if !text.contains("\r\n") {
         return Some(Excerpt { first_line, text: text.into(), marks });
     }
     // Carriage returns at ends of lines would be drawn.
     for (range, ..) in &mut marks {
-        let ends = |until: usize| text[..until].matches("\r\n").count();
+        let ends = |until: usize| text[..until.min(text.len())].matches("\r\n").count();
         *range = range.start - ends(range.start)..range.end - ends(range.end);
     }
     Some(Excerpt { first_line, text: text.replace("\r\n", "\n").into(), marks })

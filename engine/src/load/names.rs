@@ -4,7 +4,7 @@
 use std::cell::Cell;
 
 /// Comparisons that one load may spend on suggestions; past it errors come without one rather than late.
-const BUDGET: usize = 2_000_000;
+const BUDGET: usize = 200_000;
 
 /// Finds nearest names within a budget, so that ten thousand wrong names in ten thousand cost no minutes.
 #[derive(Debug)]

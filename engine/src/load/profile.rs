@@ -83,13 +83,15 @@ fn unknown(whose: String, kind: &str, code: &'static str, key: &Key, near: Optio
     }
 }
 
-/// Lays a node over another.
+/// Lays a node over another. What is replaced is replaced with its key, whose place is then the profile's.
 pub fn merge(under: &mut Node, over: Node) {
     match (&mut under.value, over.value) {
         (Value::Map(old), Value::Map(new)) => {
             for (key, node) in new {
                 match old.iter_mut().find(|(k, _)| k.text == key.text) {
-                    Some((_, old)) if !WHOLE.contains(&key.text.as_str()) => merge(old, node),
+                    Some((_, old)) if both_maps(old, &node) && !WHOLE.contains(&key.text.as_str()) => {
+                        merge(old, node)
+                    }
                     Some(entry) => *entry = (key, node),
                     None => old.push((key, node)),
                 }
@@ -97,4 +99,8 @@ pub fn merge(under: &mut Node, over: Node) {
         }
         (_, value) => *under = Node { span: over.span, value },
     }
+}
+
+fn both_maps(a: &Node, b: &Node) -> bool {
+    matches!((&a.value, &b.value), (Value::Map(_), Value::Map(_)))
 }

@@ -96,7 +96,9 @@ impl<'a> Names<'a> {
                 None => {
                     let message = format!("target {} has no output", quote(name));
                     let problem = Diagnostic::at("unknown-output", span, message);
-                    Err(problem.label("an output is wanted here").note("a group only names other targets"))
+                    Err(problem
+                        .label("an output is wanted here")
+                        .note(format!("{} has no outputs", quote(name))))
                 }
             },
         }

@@ -110,6 +110,7 @@ fn loosen(schema: &mut Json) {
                 }
                 Some(Json::String(name)) if scalar(&name) => {
                     or_var(object);
+                    return;
                 }
                 Some(Json::Array(names)) => {
                     let mut all: Vec<Json> = Vec::new();
@@ -120,6 +121,7 @@ fn loosen(schema: &mut Json) {
                         object.insert("type".into(), Json::Array(all));
                     } else if names.iter().filter_map(Json::as_str).any(scalar) {
                         or_var(object);
+                        return;
                     }
                 }
                 _ => {}
@@ -134,7 +136,7 @@ fn loosen(schema: &mut Json) {
                     ("properties" | "patternProperties", Json::Object(fields)) => {
                         fields.values_mut().for_each(loosen);
                     }
-                    ("default" | "required" | "description" | "examples" | "anyOf_", _) => {}
+                    ("default" | "required" | "description" | "examples", _) => {}
                     (_, other) => loosen(other),
                 }
             }
