@@ -1,1 +1,28 @@
-//! Content-addressed storage. Knows no rule, no scheduler, no terminal.
+//! Content-addressed storage: digests, trees, the store of blobs and results, and a workspace's index.
+//! Knows no rule, no scheduler and no terminal; blobs and keys have no meaning here.
+
+#![forbid(unsafe_code)]
+
+mod capture;
+mod digest;
+mod lock;
+mod materialise;
+mod result;
+mod scratch;
+mod stat_cache;
+mod state;
+mod store;
+mod tree;
+mod tree_ops;
+
+pub use capture::CaptureOptions;
+pub use digest::{BadDigest, Digest, Hasher};
+pub use lock::{KeyLock, WorkspaceLock};
+pub use materialise::Materialise;
+pub use result::{ActionResult, Output, OutputKind};
+pub use scratch::Scratch;
+pub use stat_cache::{FileMeta, StatCache};
+pub use state::State;
+pub use store::{BlobError, Ingest, MTIME, Place, Store, StoreError, mtime};
+pub use tree::{Entry, Node, Tree, TreeError, TreePath};
+pub use tree_ops::{Change, ChangeKind, Clash, Merged, Override, diff, merge};

@@ -1,0 +1,114 @@
+//! Scratch folders below the store, removed when they are dropped, or by the next process after a kill.
+//! Knows nothing of what lies in them.
+
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::store::{Store, StoreError, at};
+
+/// The scratch folder of this process; the lock tells others that it is in use.
+pub(crate) struct ScratchRoot {
+    dir: PathBuf,
+    counter: AtomicU64,
+    _lock: File,
+}
+
+impl ScratchRoot {
+    /// Makes this process's folder and removes those whose processes are gone.
+    pub fn open(tmp: &Path) -> Result<ScratchRoot, StoreError> {
+        sweep(tmp);
+        for n in 0.. {
+            let dir = tmp.join(format!("{}-{n}", std::process::id()));
+            // The lock lies beside the folder and is taken first: a folder is never seen without it.
+            let lock_path = dir.with_extension("lock");
+            let lock = at(&lock_path, File::create(&lock_path))?;
+            if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+                continue;
+            }
+            match fs::create_dir(&dir) {
+                Ok(()) => return Ok(ScratchRoot { dir, counter: AtomicU64::new(0), _lock: lock }),
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => continue,
+                Err(source) => return Err(StoreError::Io { path: dir, source }),
+            }
+        }
+        Err(StoreError::Refused { path: tmp.to_owned(), what: "no scratch folder could be made".into() })
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+}
+
+impl Drop for ScratchRoot {
+    fn drop(&mut self) {
+        remove(&self.dir);
+        let _ = fs::remove_file(self.dir.with_extension("lock"));
+    }
+}
+
+/// Removes the folders whose lock nobody holds.
+fn sweep(tmp: &Path) {
+    for entry in fs::read_dir(tmp).into_iter().flatten().flatten() {
+        let lock_path = entry.path();
+        if lock_path.extension().is_none_or(|e| e != "lock") {
+            continue;
+        }
+        let Ok(lock) = File::open(&lock_path) else { continue };
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            remove(&lock_path.with_extension(""));
+            let _ = fs::remove_file(&lock_path);
+        }
+    }
+}
+
+/// Removes a folder whose contents may be read-only.
+fn remove(dir: &Path) {
+    if fs::remove_dir_all(dir).is_ok() || !dir.exists() {
+        return;
+    }
+    let mut stack = vec![dir.to_owned()];
+    while let Some(dir) = stack.pop() {
+        let _ = fs::set_permissions(&dir, fs::Permissions::from_mode(0o700));
+        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|t| t.is_dir()) {
+                stack.push(entry.path());
+            }
+        }
+    }
+    // What still resists is swept by a later process.
+    let _ = fs::remove_dir_all(dir);
+}
+
+/// A scratch folder.
+pub struct Scratch {
+    path: PathBuf,
+    _store: Store,
+}
+
+impl Scratch {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        remove(&self.path);
+    }
+}
+
+impl Store {
+    /// A new empty scratch folder on the store's file system.
+    pub fn scratch(&self, prefix: &str) -> Result<Scratch, StoreError> {
+        let root = &self.0.scratch;
+        let n = root.counter.fetch_add(1, Ordering::Relaxed);
+        let path = root.dir.join(format!("{prefix}{n}"));
+        at(&path, fs::create_dir(&path))?;
+        Ok(Scratch { path, _store: self.clone() })
+    }
+}

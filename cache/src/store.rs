@@ -1,0 +1,444 @@
+//! The store's files: blobs by digest, verified when they are read; safe for any number of processes.
+//! Knows neither keys nor what a blob means.
+//!
+//! ```text
+//! ROOT/cas/ab/ab12…      a blob, mode 0644        ROOT/cas/ab/ab12….x   the same bytes, mode 0755
+//! ROOT/results/ab/ab12…  an action's result       ROOT/unpacked/ab/ab12…/   a tree, its files links to blobs
+//! ROOT/tmp/PID-N/        scratch of one process   ROOT/tmp/inflight/    one lock file per key
+//! ROOT/corrupt/          what was set aside
+//! ```
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use crate::digest::{Digest, Hasher};
+use crate::tree::{Tree, TreeError};
+
+/// The mtime of every stored and materialised file and directory, in seconds: make and cargo decide by mtimes, so
+/// they are equal everywhere.
+pub const MTIME: u64 = 1_735_689_600;
+
+/// An operation on the store that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file system said no.
+    #[error("{}: {source}{}", path.display(), full_disk(source))]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+    /// What was to be captured is no tree.
+    #[error("{}: {source}", path.display())]
+    Tree {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: TreeError,
+    },
+    /// Something that no tree can hold.
+    #[error("{}: {what}", path.display())]
+    Refused {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        what: String,
+    },
+}
+
+fn full_disk(e: &io::Error) -> &'static str {
+    match e.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            " (make room, or move the store with --cache-dir)"
+        }
+        _ => "",
+    }
+}
+
+/// A blob that cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum BlobError {
+    /// It is not there.
+    #[error("blob {} is not in the store", .0.short())]
+    Missing(Digest),
+    /// Its bytes have another digest; it was set aside.
+    #[error("blob {} was damaged and has been set aside", digest.short())]
+    Corrupt {
+        /// The blob.
+        digest: Digest,
+        /// Where it lies now.
+        quarantined: PathBuf,
+    },
+    /// It could not be read or placed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+pub(crate) fn at<T>(path: &Path, result: io::Result<T>) -> Result<T, StoreError> {
+    result.map_err(|source| StoreError::Io { path: path.to_owned(), source })
+}
+
+/// How a file comes into the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ingest {
+    /// Its bytes are copied; the file stays as it is.
+    Copy,
+    /// The file itself becomes the blob (a hard link; its mode and mtime change), where the file system can; nobody
+    /// may write to it any more.
+    Link {
+        /// Which of a blob's two inodes it becomes.
+        executable: bool,
+    },
+}
+
+/// A store of blobs, trees and results. Clones share it.
+#[derive(Clone)]
+pub struct Store(pub(crate) Arc<Shared>);
+
+pub(crate) struct Shared {
+    pub root: PathBuf,
+    pub scratch: crate::scratch::ScratchRoot,
+    /// Blob inodes that this process read whole and found right, or wrote: (device, inode, ctime).
+    verified: Mutex<HashSet<(u64, u64, i64, i64)>>,
+    quarantined: Mutex<HashSet<Digest>>,
+    counter: AtomicU64,
+}
+
+impl Store {
+    /// Opens a store, making it where it is not, and removes scratch of processes that are gone.
+    pub fn open(root: &Path) -> Result<Store, StoreError> {
+        for dir in ["cas", "results", "unpacked", "tmp/inflight"] {
+            at(root, fs::create_dir_all(root.join(dir)))?;
+        }
+        let root = at(root, root.canonicalize())?;
+        let scratch = crate::scratch::ScratchRoot::open(&root.join("tmp"))?;
+        Ok(Store(Arc::new(Shared {
+            root,
+            scratch,
+            verified: Mutex::default(),
+            quarantined: Mutex::default(),
+            counter: AtomicU64::new(0),
+        })))
+    }
+
+    /// The store's folder.
+    pub fn root(&self) -> &Path {
+        &self.0.root
+    }
+
+    pub(crate) fn temporary(&self) -> PathBuf {
+        let n = self.0.counter.fetch_add(1, Ordering::Relaxed);
+        self.0.scratch.dir().join(format!("t{n}"))
+    }
+
+    /// Path of a blob's inode, whether it is there or not.
+    pub(crate) fn inode_path(&self, digest: &Digest, executable: bool) -> PathBuf {
+        let hex = digest.hex();
+        let suffix = if executable { ".x" } else { "" };
+        self.0.root.join("cas").join(&hex[..2]).join(format!("{hex}{suffix}"))
+    }
+
+    /// Whether a blob is there; says nothing about its bytes.
+    pub fn contains(&self, digest: &Digest) -> bool {
+        self.inode_path(digest, false).exists() || self.inode_path(digest, true).exists()
+    }
+
+    /// Whether the blob was found damaged by this process.
+    pub fn quarantined(&self, digest: &Digest) -> bool {
+        self.0.quarantined.lock().is_ok_and(|q| q.contains(digest))
+    }
+
+    /// Stores bytes.
+    pub fn put_bytes(&self, bytes: &[u8]) -> Result<Digest, StoreError> {
+        let digest = Digest::of(bytes);
+        let path = self.inode_path(&digest, false);
+        if self.whole(&path, bytes.len() as u64) {
+            return Ok(digest);
+        }
+        let temporary = self.temporary();
+        at(&temporary, fs::write(&temporary, bytes))?;
+        self.commit(&temporary, &path, false)?;
+        Ok(digest)
+    }
+
+    /// Stores a file; returns its digest and size.
+    pub fn put_file(&self, file: &Path, how: Ingest) -> Result<(Digest, u64), StoreError> {
+        if let Ingest::Link { executable } = how {
+            let (digest, size) = at(file, Digest::of_file(file))?;
+            let path = self.inode_path(&digest, executable);
+            if self.whole(&path, size) {
+                return Ok((digest, size));
+            }
+            let temporary = self.temporary();
+            if fs::hard_link(file, &temporary).is_ok() {
+                self.commit(&temporary, &path, executable)?;
+                return Ok((digest, size));
+            }
+        }
+        let temporary = self.temporary();
+        let mut from = at(file, File::open(file))?;
+        let (digest, size) = at(file, copy_hashing(&mut from, &temporary))?;
+        let executable = matches!(how, Ingest::Link { executable: true });
+        let path = self.inode_path(&digest, executable);
+        match self.whole(&path, size) {
+            true => at(&temporary, fs::remove_file(&temporary))?,
+            false => self.commit(&temporary, &path, executable)?,
+        }
+        Ok((digest, size))
+    }
+
+    /// Stores what a reader gives.
+    pub fn put_reader(&self, reader: &mut dyn Read) -> Result<(Digest, u64), StoreError> {
+        let temporary = self.temporary();
+        let (digest, size) = at(&temporary, copy_hashing(reader, &temporary))?;
+        let path = self.inode_path(&digest, false);
+        match self.whole(&path, size) {
+            true => at(&temporary, fs::remove_file(&temporary))?,
+            false => self.commit(&temporary, &path, false)?,
+        }
+        Ok((digest, size))
+    }
+
+    /// Whether an inode is there and known to be right. One that only looks right is written anew: it may be the
+    /// damaged one because of which its producer runs again.
+    fn whole(&self, path: &Path, size: u64) -> bool {
+        fs::symlink_metadata(path).is_ok_and(|m| m.len() == size && self.trusted(&m))
+    }
+
+    /// Gives a temporary file its final mode, mtime and name.
+    fn commit(&self, temporary: &Path, path: &Path, executable: bool) -> Result<(), StoreError> {
+        let mode = if executable { 0o755 } else { 0o644 };
+        at(temporary, fs::set_permissions(temporary, fs::Permissions::from_mode(mode)))?;
+        at(temporary, set_mtime(temporary))?;
+        match fs::rename(temporary, path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let parent = path.parent().unwrap_or(path);
+                at(parent, fs::create_dir_all(parent))?;
+                at(path, fs::rename(temporary, path))?;
+            }
+            other => at(path, other)?,
+        }
+        // Renaming one link of an inode onto another does nothing and leaves the first name.
+        let _ = fs::remove_file(temporary);
+        self.trust(path);
+        Ok(())
+    }
+
+    /// Remembers that an inode's bytes are right as they are now.
+    pub(crate) fn trust(&self, path: &Path) {
+        if let (Ok(m), Ok(mut verified)) = (fs::symlink_metadata(path), self.0.verified.lock()) {
+            verified.insert((m.dev(), m.ino(), m.ctime(), m.ctime_nsec()));
+        }
+    }
+
+    pub(crate) fn trusted(&self, m: &fs::Metadata) -> bool {
+        self.0
+            .verified
+            .lock()
+            .is_ok_and(|v| v.contains(&(m.dev(), m.ino(), m.ctime(), m.ctime_nsec())))
+    }
+
+    /// A verified blob's bytes.
+    pub fn read(&self, digest: &Digest) -> Result<Vec<u8>, BlobError> {
+        for executable in [false, true] {
+            let path = self.inode_path(digest, executable);
+            let bytes = match fs::read(&path) {
+                Ok(bytes) => bytes,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                Err(source) => return Err(StoreError::Io { path, source }.into()),
+            };
+            if Digest::of(&bytes) == *digest {
+                return Ok(bytes);
+            }
+            self.quarantine(digest, &path);
+        }
+        Err(self.gone(digest))
+    }
+
+    /// Path of a verified blob; must not be written to.
+    pub fn blob_path(&self, digest: &Digest) -> Result<PathBuf, BlobError> {
+        for executable in [false, true] {
+            if let Some(path) = self.verified_inode(digest, executable)? {
+                return Ok(path);
+            }
+        }
+        Err(self.gone(digest))
+    }
+
+    /// The same, as the inode with (0755) or without (0644) execute bits, which is made if only the other is there.
+    pub fn blob_path_as(&self, digest: &Digest, executable: bool) -> Result<PathBuf, BlobError> {
+        if let Some(path) = self.verified_inode(digest, executable)? {
+            return Ok(path);
+        }
+        let Some(other) = self.verified_inode(digest, !executable)? else { return Err(self.gone(digest)) };
+        let path = self.inode_path(digest, executable);
+        let temporary = self.temporary();
+        at(&other, copy_file(&other, &temporary))?;
+        self.commit(&temporary, &path, executable)?;
+        Ok(path)
+    }
+
+    fn gone(&self, digest: &Digest) -> BlobError {
+        match self.quarantined(digest) {
+            true => BlobError::Corrupt { digest: *digest, quarantined: self.0.root.join("corrupt").join(digest.hex()) },
+            false => BlobError::Missing(*digest),
+        }
+    }
+
+    fn verified_inode(&self, digest: &Digest, executable: bool) -> Result<Option<PathBuf>, BlobError> {
+        let path = self.inode_path(digest, executable);
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(StoreError::Io { path, source }.into()),
+        };
+        let meta = at(&path, file.metadata())?;
+        if self.trusted(&meta) {
+            return Ok(Some(path));
+        }
+        let (found, _) = at(&path, Digest::of_open(&mut file))?;
+        if found == *digest {
+            // A mode or mtime that somebody changed is put right; the bytes are.
+            let mode = if executable { 0o755 } else { 0o644 };
+            if meta.permissions().mode() & 0o7777 != mode || meta.mtime() != MTIME as i64 {
+                at(&path, fs::set_permissions(&path, fs::Permissions::from_mode(mode)))?;
+                at(&path, set_mtime(&path))?;
+            }
+            self.trust(&path);
+            return Ok(Some(path));
+        }
+        self.quarantine(digest, &path);
+        Ok(None)
+    }
+
+    /// Sets a damaged inode aside.
+    fn quarantine(&self, digest: &Digest, path: &Path) {
+        let corrupt = self.0.root.join("corrupt");
+        let moved = fs::create_dir_all(&corrupt).and_then(|()| fs::rename(path, corrupt.join(digest.hex())));
+        if moved.is_err() {
+            // What cannot be moved is removed, so that it is never served.
+            let _ = fs::remove_file(path);
+        }
+        if let Ok(mut quarantined) = self.0.quarantined.lock() {
+            quarantined.insert(*digest);
+        }
+    }
+
+    /// Places a blob as a private file (0644 or 0755) that may be written to.
+    pub fn place_blob(&self, digest: &Digest, executable: bool, to: &Path) -> Result<(), BlobError> {
+        let from = match self.verified_inode(digest, executable)? {
+            Some(path) => path,
+            None => self.blob_path(digest)?,
+        };
+        at(to, copy_file(&from, to))?;
+        let mode = if executable { 0o755 } else { 0o644 };
+        at(to, fs::set_permissions(to, fs::Permissions::from_mode(mode)))?;
+        Ok(at(to, set_mtime(to))?)
+    }
+
+    /// Copies a workspace file to where a step sees it, if it still has that content.
+    pub fn place_source(
+        &self,
+        from: &Path,
+        to: &Path,
+        expected: Digest,
+        executable: bool,
+    ) -> Result<Place, StoreError> {
+        let mut file = match File::open(from) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Place::Changed),
+            Err(source) => return Err(StoreError::Io { path: from.to_owned(), source }),
+        };
+        let (digest, _) = at(from, copy_hashing(&mut file, to))?;
+        if digest != expected {
+            at(to, fs::remove_file(to))?;
+            return Ok(Place::Changed);
+        }
+        if executable {
+            at(to, fs::set_permissions(to, fs::Permissions::from_mode(0o755)))?;
+        }
+        at(to, set_mtime(to))?;
+        Ok(Place::Placed)
+    }
+
+    /// Stores a tree's encoding; its files must be stored by the caller.
+    pub fn put_tree(&self, tree: &Tree) -> Result<Digest, StoreError> {
+        self.put_bytes(&tree.encode())
+    }
+
+    /// A stored tree. A blob that is no tree counts as damaged.
+    pub fn get_tree(&self, digest: &Digest) -> Result<Tree, BlobError> {
+        let bytes = self.read(digest)?;
+        Tree::decode(&bytes).map_err(|source| {
+            StoreError::Tree { path: self.inode_path(digest, false), source }.into()
+        })
+    }
+
+    /// Writes everything of the store's file system to disk.
+    pub fn sync(&self) -> io::Result<()> {
+        rustix::fs::syncfs(File::open(&self.0.root)?)?;
+        Ok(())
+    }
+}
+
+/// What became of a source file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// It was placed.
+    Placed,
+    /// Its content is no longer the expected one; nothing was placed.
+    Changed,
+}
+
+/// Copies to a new file (0644), hashing on the way.
+fn copy_hashing(from: &mut dyn Read, to: &Path) -> io::Result<(Digest, u64)> {
+    let mut out = fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(to)?;
+    let (mut hasher, mut total) = (Hasher::new(), 0);
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let n = match from.read(&mut buffer) {
+            Ok(0) => return Ok((hasher.finish(), total)),
+            Ok(n) => n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(e),
+        };
+        hasher.update(&buffer[..n]);
+        out.write_all(&buffer[..n])?;
+        total += n as u64;
+        if total > 4 << 20 && buffer.len() < 1 << 20 {
+            buffer = vec![0; 1 << 20];
+        }
+    }
+}
+
+/// A private copy: a reflink where the file system can, else a copy of the bytes.
+pub(crate) fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
+    let source = File::open(from)?;
+    let target = fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(to)?;
+    if rustix::fs::ioctl_ficlone(&target, &source).is_ok() {
+        return Ok(());
+    }
+    let (mut source, mut target) = (source, target);
+    io::copy(&mut source, &mut target)?;
+    Ok(())
+}
+
+/// Sets [`MTIME`], not following symlinks.
+pub(crate) fn set_mtime(path: &Path) -> io::Result<()> {
+    let time = rustix::fs::Timespec { tv_sec: MTIME as i64, tv_nsec: 0 };
+    let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
+    let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+    Ok(rustix::fs::utimensat(rustix::fs::CWD, path, &times, flags)?)
+}
+
+/// [`MTIME`] as a time.
+pub fn mtime() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(MTIME)
+}
