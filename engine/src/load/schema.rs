@@ -35,7 +35,10 @@ pub fn document(schemas: &[RuleSchema]) -> Json {
                 required.insert(0, json!("rule"));
             }
         }
-        choices.push(json!({"$ref": format!("#/$defs/rule.{}", rule.name)}));
+        choices.push(json!({
+            "if": {"required": ["rule"], "properties": {"rule": {"const": rule.name}}},
+            "then": {"$ref": format!("#/$defs/rule.{}", rule.name)},
+        }));
         defs.insert(format!("rule.{}", rule.name), schema);
     }
     let names: Vec<&str> = schemas.iter().map(|rule| rule.name.as_str()).collect();
@@ -51,9 +54,9 @@ pub fn document(schemas: &[RuleSchema]) -> Json {
         "properties": {"vars": vars, "targets": parts}});
     let mirror = json!({"type": "object", "additionalProperties": false, "required": ["from", "to"],
         "properties": {"from": text, "to": texts}});
-    // The rule's name alone first: an editor then says "one of these rules", not "none of these maps".
+    // Chosen by the rule's name: an editor then says what is wrong with that rule, not "none of these".
     let target = json!({"type": "object", "required": ["rule"],
-        "properties": {"rule": {"enum": names}}, "oneOf": choices});
+        "properties": {"rule": {"enum": names}}, "allOf": choices});
     let optional = |schema: Json| json!({"anyOf": [schema, {"type": "null"}]});
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -129,6 +132,10 @@ fn loosen(schema: &mut Json) {
             if object.contains_key("enum") || object.contains_key("const") {
                 or_var(object);
                 return;
+            }
+            // A variable fits each branch; "exactly one" would refuse it.
+            if let Some(branches) = object.remove("oneOf") {
+                object.insert("anyOf".into(), branches);
             }
             for (key, value) in object.iter_mut() {
                 // Under `properties` the keys are fields, not words of the schema.

@@ -1,6 +1,7 @@
 //! YAML text to a tree of nodes with their places. Scalars stay text: `3.20` is not a number and `no` not a bool.
 //! Knows limits on size, depth and aliases; knows nothing of what mosbuild.yaml means.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, StrInput};
@@ -202,6 +203,9 @@ struct Lines<'a> {
     base: usize,
     starts: Vec<usize>,
     ascii: bool,
+    /// Line, column and offset in it that were asked for last: places mostly go forward, and a file of one long
+    /// line must not be counted from its start for each of them.
+    last: Cell<(usize, usize, usize)>,
 }
 
 impl<'a> Lines<'a> {
@@ -213,7 +217,7 @@ impl<'a> Lines<'a> {
                 starts.push(i + 1);
             }
         }
-        Lines { text, base, starts, ascii: text.is_ascii() }
+        Lines { text, base, starts, ascii: text.is_ascii(), last: Cell::default() }
     }
 
     fn offset(&self, mark: &Marker) -> usize {
@@ -223,8 +227,17 @@ impl<'a> Lines<'a> {
         let within = if self.ascii {
             mark.col().min(end - start)
         } else {
-            let line = &self.text[start..end];
-            line.char_indices().nth(mark.col()).map_or(line.len(), |(i, _)| i)
+            let text = &self.text[start..end];
+            let (at, column, offset) = match self.last.get() {
+                (at, column, offset) if at == line && column <= mark.col() => (at, column, offset),
+                _ => (line, 0, 0),
+            };
+            let rest = &text[offset..];
+            let more = rest.char_indices().nth(mark.col() - column).map_or(rest.len(), |(i, _)| i);
+            if offset + more < text.len() {
+                self.last.set((at, mark.col(), offset + more));
+            }
+            offset + more
         };
         self.base + start + within
     }
