@@ -59,11 +59,16 @@ pub enum Error {
     TooLarge(&'static str),
 }
 
-/// The symbols exported in `System.map`.
-pub fn exported_by_kernel(system_map: &str) -> HashSet<String> {
+/// The symbols exported in `System.map`; `None` if it names none, as the placeholder that Debian installs.
+pub fn exported_by_kernel(system_map: &str) -> Option<HashSet<String>> {
     let faked = ["__this_module", "_GLOBAL_OFFSET_TABLE_", "TOC."];
     let listed = system_map.lines().filter_map(|l| l.split(' ').nth(2)?.strip_prefix("__ksymtab_"));
-    listed.chain(faked).map(str::to_owned).collect()
+    let mut symbols: HashSet<String> = listed.map(str::to_owned).collect();
+    if symbols.is_empty() {
+        return None;
+    }
+    symbols.extend(faked.map(str::to_owned));
+    Some(symbols)
 }
 
 /// A module in its final place, with the indexes of those it needs.
