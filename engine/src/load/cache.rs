@@ -48,13 +48,13 @@ fn path(dir: &Path, key: &Digest) -> PathBuf {
 /// The graph of that key, if it is there and whole.
 pub fn get(dir: &Path, key: &Digest) -> Option<Loaded> {
     let bytes = std::fs::read(path(dir, key)).ok()?;
-    let (found, loaded): ([u8; 32], Loaded) = framed::decode(KIND, VERSION, &bytes)?;
-    (found == key.0).then_some(loaded)
+    let loaded: Loaded = framed::decode(KIND, VERSION, &bytes)?;
+    (loaded.digest == *key).then_some(loaded)
 }
 
 /// Keeps a graph. What fails here costs the next run some time and is not said.
 pub fn put(dir: &Path, key: &Digest, loaded: &Loaded) {
-    let bytes = framed::encode(KIND, VERSION, &(key.0, loaded));
+    let bytes = framed::encode(KIND, VERSION, loaded);
     if std::fs::create_dir_all(dir).is_ok() && framed::write(&path(dir, key), &bytes).is_ok() {
         prune(dir);
     }

@@ -23,9 +23,9 @@ const MOST_BRACES: usize = 256;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Expanded {
     /// Files and symlinks, sorted by the bytes of their paths; relative to the root, or absolute.
-    pub files: Vec<PathBuf>,
+    pub files: Vec<String>,
     /// Folders that were listed to find them: a new name in one of these may change the list.
-    pub dirs: Vec<PathBuf>,
+    pub dirs_walked: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,7 +125,7 @@ impl Expander {
             Kind::Dir => {
                 let mut walk = Walk::new(self, used.kind != FileKind::Any);
                 walk.below(path, path);
-                let found = walk.done();
+                let found = walk.done(used)?;
                 // An empty source folder is a source; an empty folder of inputs is most likely a mistake.
                 if found.files.is_empty() && used.kind == FileKind::Any {
                     return Err(problem("no-file", format!("{} holds no files", quote(&used.pattern))));
@@ -136,7 +136,9 @@ impl Expander {
                 Err(problem("wrong-file", format!("{} is a file", quote(&used.pattern)))
                     .label("a folder is wanted here"))
             }
-            Kind::File | Kind::Link => Ok(Expanded { files: vec![path.clone()], dirs: Vec::new() }),
+            Kind::File | Kind::Link => {
+                Ok(Expanded { files: vec![text(used, path)?], dirs_walked: Vec::new() })
+            }
             Kind::Other => {
                 Err(problem("wrong-file", format!("{} is no file and no folder", quote(&used.pattern))))
             }
@@ -222,7 +224,7 @@ impl Expander {
             walk.seen.clear();
             walk.matching(&pattern.path, parts);
         }
-        let found = walk.done();
+        let found = walk.done(used)?;
         if found.files.is_empty() {
             return Err(self.missing(used, &pattern.path));
         }
@@ -332,12 +334,14 @@ impl<'e> Walk<'e> {
         Walk { expander, source, files: Vec::new(), dirs: Vec::new(), seen: HashSet::new() }
     }
 
-    fn done(mut self) -> Expanded {
+    fn done(mut self, used: &FileUse) -> Result<Expanded, Diagnostic> {
         for list in [&mut self.files, &mut self.dirs] {
             list.sort_unstable_by(|a, b| a.as_os_str().as_bytes().cmp(b.as_os_str().as_bytes()));
             list.dedup();
         }
-        Expanded { files: self.files, dirs: self.dirs }
+        let texts =
+            |list: &[PathBuf]| list.iter().map(|path| text(used, path)).collect::<Result<Vec<_>, _>>();
+        Ok(Expanded { files: texts(&self.files)?, dirs_walked: texts(&self.dirs)? })
     }
 
     fn skips(&self, dir: &Path, top: &Path, name: &OsStr) -> bool {
@@ -444,6 +448,13 @@ fn braces(text: &str) -> Result<Vec<String>, String> {
     }
     done.sort();
     Ok(done)
+}
+
+fn text(used: &FileUse, path: &Path) -> Result<String, Diagnostic> {
+    path.to_str().map(str::to_string).ok_or_else(|| {
+        let message = format!("{} holds a name that is not UTF-8", quote(&used.pattern));
+        problem("wrong-file", message).label(format!("it is {}", quote(&path.to_string_lossy())))
+    })
 }
 
 fn not_a_glob(text: &str, why: &str) -> Diagnostic {

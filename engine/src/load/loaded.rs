@@ -1,10 +1,11 @@
 //! The checked graph of targets as the rest of the engine sees it, and the files that its targets read.
 //! Knows nothing of how it was declared; asks the file again only to show where an error is.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
+use mosbuild_cache::Digest;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
@@ -13,7 +14,7 @@ use super::diag::{Diagnostic, Diagnostics};
 use super::facts::{FileUse, OutputDecl};
 use super::files::{Expanded, Expander};
 use super::model::{FieldPath, Mirror};
-use super::names::Hinter;
+use super::names::nearest;
 use super::source::Source;
 
 /// A reference, resolved.
@@ -35,7 +36,7 @@ pub struct DistEntry {
     /// The target.
     pub target: u32,
     /// Its output.
-    pub output: String,
+    pub output: Option<String>,
 }
 
 /// A target's fields as JSON; kept as text and parsed when they are first looked at.
@@ -76,7 +77,7 @@ pub struct LoadedTarget {
     /// Its fields without `rule`, variables replaced, typed as the rule wants them.
     pub value: Fields,
     /// Line of its name in the file, from 1.
-    pub line: u32,
+    pub line: usize,
     /// What it refers to.
     pub references: Vec<ResolvedRef>,
     /// What it makes; the default first.
@@ -86,11 +87,13 @@ pub struct LoadedTarget {
 }
 
 /// The checked file.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Loaded {
     /// The workspace.
     #[serde(skip)]
     pub root: PathBuf,
+    /// Digest of all that the graph is made from: text, profile, `--set`, host, rules.
+    pub digest: Digest,
     /// `project`.
     pub project: Option<String>,
     /// `default`; empty if the file names none.
@@ -109,8 +112,34 @@ pub struct Loaded {
     pub dist: Vec<DistEntry>,
     /// All targets, each behind what it needs.
     pub order: Vec<u32>,
+    /// What the files of targets stand for, by target, one for each of its `files`; filled by [`Loaded::expand`].
+    #[serde(skip)]
+    pub expanded: BTreeMap<String, Vec<Expanded>>,
+    #[serde(skip)]
+    pub(super) options: LoadOptions,
     #[serde(skip)]
     pub(super) index: OnceLock<HashMap<String, u32>>,
+}
+
+impl Default for Loaded {
+    fn default() -> Self {
+        Loaded {
+            root: PathBuf::new(),
+            digest: Digest([0; 32]),
+            project: None,
+            default: Vec::new(),
+            vars: Vec::new(),
+            epoch: 0,
+            arch: String::new(),
+            mirrors: Vec::new(),
+            targets: Vec::new(),
+            dist: Vec::new(),
+            order: Vec::new(),
+            expanded: BTreeMap::new(),
+            options: LoadOptions::default(),
+            index: OnceLock::new(),
+        }
+    }
 }
 
 impl Loaded {
@@ -124,38 +153,47 @@ impl Loaded {
 
     /// The target nearest to a name that does not exist.
     pub fn nearest(&self, name: &str) -> Option<&str> {
-        Hinter::default().nearest(name, self.targets.iter().map(|target| target.name.as_str()))
+        nearest(name, self.targets.iter().map(|target| target.name.as_str()))
     }
 
-    /// The files that the given targets read, for each target one list per entry of `files`. What matches
-    /// nothing or leaves the workspace is an error, shown in the file as `options` loaded it.
-    pub fn expand(&self, targets: &[u32], options: &LoadOptions) -> Result<Vec<Vec<Expanded>>, Diagnostics> {
+    /// The file as it is named to the user.
+    pub fn file_name(&self) -> String {
+        self.options.shown()
+    }
+
+    /// How it was loaded.
+    pub fn options(&self) -> &LoadOptions {
+        &self.options
+    }
+
+    /// Finds the files that the given targets read, into [`Loaded::expanded`]. What matches nothing or leaves
+    /// the workspace is an error, shown in the text of the file.
+    pub fn expand(&mut self, targets: &[u32]) -> Result<(), Diagnostics> {
         let expander = Expander::new(&self.root);
-        let of =
-            |target: &u32| self.targets.get(*target as usize).map(|t| t.files.as_slice()).unwrap_or_default();
-        let uses: Vec<&FileUse> = targets.iter().flat_map(of).collect();
+        let targets: Vec<&LoadedTarget> =
+            targets.iter().filter_map(|t| self.targets.get(*t as usize)).collect();
+        let uses: Vec<&FileUse> = targets.iter().flat_map(|target| &target.files).collect();
         let mut found = expander.expand_all(&uses).into_iter();
-        let mut all = Vec::with_capacity(targets.len());
+        let mut all = BTreeMap::new();
         let mut wrong = Vec::new();
         for target in targets {
-            let mut lists = Vec::new();
-            for used in of(target) {
-                match found.next() {
-                    Some(Ok(expanded)) => lists.push(expanded),
-                    Some(Err(problem)) => wrong.push((*target, used, problem)),
-                    None => {}
+            let mut lists = Vec::with_capacity(target.files.len());
+            for (used, result) in target.files.iter().zip(&mut found) {
+                match result {
+                    Ok(expanded) => lists.push(expanded),
+                    Err(problem) => wrong.push((target.name.as_str(), used, problem)),
                 }
             }
-            all.push(lists);
+            all.insert(target.name.clone(), lists);
         }
         if wrong.is_empty() {
-            return Ok(all);
+            self.expanded = all;
+            return Ok(());
         }
-        let places = Source::open(options);
-        let problems = wrong.into_iter().map(|(target, used, problem)| {
-            let name = self.targets.get(target as usize).map(|t| t.name.as_str()).unwrap_or_default();
-            Diagnostic { span: places.span(name, &used.field), ..problem }
-        });
-        Err(Diagnostics::new(options.shown(), places.text.clone(), problems.collect()))
+        let places = Source::open(&self.options);
+        let problems = wrong
+            .into_iter()
+            .map(|(target, used, problem)| Diagnostic { span: places.span(target, &used.field), ..problem });
+        Err(Diagnostics::new(self.file_name(), places.text.clone(), problems.collect()))
     }
 }

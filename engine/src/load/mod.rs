@@ -4,7 +4,7 @@
 // An error ends the load; its size is of no account.
 #![allow(clippy::result_large_err)]
 
-mod cache;
+pub mod cache;
 mod check;
 pub mod diag;
 mod facts;
@@ -18,11 +18,10 @@ pub mod schema;
 mod shape;
 mod source;
 mod vars;
-mod yaml;
+pub mod yaml;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
 use serde_json::Value as Json;
 
@@ -34,6 +33,7 @@ pub use facts::{
 pub use files::{Expanded, Expander};
 pub use loaded::{DistEntry, Fields, Loaded, LoadedTarget, ResolvedRef};
 pub use model::{FieldPath, Mirror, Step, path_text};
+pub use names::nearest;
 pub use source::{Source, field_line};
 
 use check::Subject;
@@ -47,7 +47,7 @@ use yaml::{Limits, Node};
 const SCRIPTS: [&str; 2] = ["run", "build"];
 
 /// What is loaded, and how.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
     /// The workspace: folder that relative paths begin at.
     pub root: PathBuf,
@@ -94,12 +94,10 @@ pub fn load(
 ) -> Result<Loaded, Diagnostics> {
     let shown = options.shown();
     let bytes = read(options).map_err(|problem| Diagnostics::new(shown.clone(), "", vec![problem]))?;
-    let kept = cache_dir.map(|dir| (dir, cache::key(&bytes, options, factory.schemas())));
-    if let Some((dir, key)) = &kept
-        && let Some(mut loaded) = cache::get(dir, key)
-    {
-        loaded.root = options.root.clone();
-        return Ok(loaded);
+    let digest = cache::key(&bytes, options, factory.schemas());
+    let finish = |loaded| Loaded { root: options.root.clone(), options: options.clone(), digest, ..loaded };
+    if let Some(loaded) = cache_dir.and_then(|dir| cache::get(dir, &digest)) {
+        return Ok(finish(loaded));
     }
     let limits = Limits::default();
     let text = yaml::decode(&bytes, &shown, &limits).map_err(|problem| {
@@ -110,8 +108,9 @@ pub fn load(
     let mut problems = Vec::new();
     match resolve_text(text, options, factory, &mut problems) {
         Some(loaded) if problems.is_empty() => {
-            if let Some((dir, key)) = &kept {
-                cache::put(dir, key, &loaded);
+            let loaded = finish(loaded);
+            if let Some(dir) = cache_dir {
+                cache::put(dir, &digest, &loaded);
             }
             Ok(loaded)
         }
@@ -225,7 +224,6 @@ fn resolve_text(
             .collect(),
     };
     Some(Loaded {
-        root: options.root.clone(),
         project: model.project.as_ref().and_then(Node::text).map(str::to_string),
         default,
         epoch,
@@ -235,7 +233,7 @@ fn resolve_text(
         targets: targets.collect(),
         dist,
         order,
-        index: OnceLock::new(),
+        ..Loaded::default()
     })
 }
 
@@ -394,7 +392,7 @@ impl LineIndex {
         LineIndex(text.bytes().enumerate().filter(|&(_, b)| b == b'\n').map(|(i, _)| i).collect())
     }
 
-    fn line(&self, offset: usize) -> u32 {
-        self.0.partition_point(|&end| end < offset) as u32 + 1
+    fn line(&self, offset: usize) -> usize {
+        self.0.partition_point(|&end| end < offset) + 1
     }
 }

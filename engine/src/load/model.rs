@@ -48,7 +48,7 @@ impl From<usize> for Step {
 /// A [`FieldPath`] of keys and indices: `field!["install", 2, "from"]`.
 #[macro_export]
 macro_rules! field {
-    ($($step:expr),* $(,)?) => { vec![$($crate::load::Step::from($step)),*] };
+    ($($step:expr),* $(,)?) => { $crate::load::FieldPath::from([$($crate::load::Step::from($step)),*]) };
 }
 
 /// As `install[2].from`.

@@ -46,6 +46,11 @@ impl Hinter {
     }
 }
 
+/// The name nearest to one that does not exist, if one is near enough to be what was meant.
+pub fn nearest<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    Hinter::default().nearest(name, names)
+}
+
 /// Case, `-` and `_` are no difference when names are compared for nearness.
 fn fold(name: &str) -> String {
     name.chars().map(|c| if c == '-' { '_' } else { c.to_ascii_lowercase() }).collect()

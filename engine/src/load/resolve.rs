@@ -130,7 +130,7 @@ impl<'a> Names<'a> {
             let Some(text) = node.text() else { continue };
             match self.reference(text, RefKind::Output, node.span) {
                 Ok((target, Some(output))) => {
-                    dist.push(DistEntry { path: key.text.clone(), target, output });
+                    dist.push(DistEntry { path: key.text.clone(), target, output: Some(output) });
                 }
                 // Without an output: the target's own errors are said already.
                 Ok((_, None)) => {}

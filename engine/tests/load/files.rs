@@ -1,7 +1,6 @@
 //! Files, folders and globs: what they match, and what is said when they match nothing or leave the workspace.
 
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
 
 use mosbuild_engine::field;
 use mosbuild_engine::load::{Expander, FileKind, FileUse};
@@ -14,7 +13,7 @@ fn uses(pattern: &str, kind: FileKind) -> FileUse {
 
 fn matches(expander: &Expander, pattern: &str) -> Vec<String> {
     match expander.expand(&uses(pattern, FileKind::Any)) {
-        Ok(found) => found.files.iter().map(|p: &PathBuf| p.to_string_lossy().into_owned()).collect(),
+        Ok(found) => found.files,
         Err(problem) => vec![format!("error: {}", problem.message)],
     }
 }
@@ -212,11 +211,10 @@ fn an_absolute_source_may_leave() {
     let yaml =
         format!("mosbuild: 1\ntargets:\n  a: {{ rule: command, run: x, source: {{ path: \"{shown}\" }} }}\n");
     let dir = workspace(yaml, &[]);
-    let options = options(dir.path());
-    let loaded = load_all(&options).unwrap();
-    let found = loaded.expand(&[0], &options).unwrap();
-    assert_eq!(found[0][0].files, [outside.path().join("Cargo.toml")]);
-    assert_eq!(found[0][0].dirs, [outside.path()]);
+    let loaded = load_all(&options(dir.path())).unwrap();
+    let found = &loaded.expanded["a"][0];
+    assert_eq!(found.files, [format!("{shown}/Cargo.toml")]);
+    assert_eq!(found.dirs_walked, [shown.to_string()]);
 }
 
 #[test]
@@ -269,9 +267,9 @@ fn globs() {
     assert_eq!(matches(&e, "src/*.h"), ["error: `src/*.h` matches nothing"]);
     assert_eq!(matches(&e, ".git/a.c"), [".git/a.c"]);
     let literal = e.expand(&uses("doc/[x].md", FileKind::File)).unwrap();
-    assert_eq!(literal.files, [PathBuf::from("doc/[x].md")]);
+    assert_eq!(literal.files, ["doc/[x].md"]);
     let listed = e.expand(&uses("src/*/x.c", FileKind::Any)).unwrap();
-    assert!(listed.dirs.contains(&PathBuf::from("src/a")) && listed.dirs.contains(&PathBuf::from("src")));
+    assert!(["src", "src/a", "src/.dot"].iter().all(|dir| listed.dirs_walked.iter().any(|d| d == dir)));
 }
 
 #[test]
@@ -291,6 +289,16 @@ fn symlinks_enter_as_links() {
     assert_eq!(matches(&e, "src/dirlink/deep.c"), ["src/dirlink/deep.c"]);
     let problem = e.expand(&uses("src/dangling", FileKind::File)).unwrap_err();
     assert_eq!(problem.message, "`src/dangling` is a symlink to nothing");
+}
+
+#[test]
+fn a_name_that_is_not_utf8() {
+    use std::os::unix::ffi::OsStrExt;
+    let dir = workspace("", &["src/a"]);
+    std::fs::write(dir.path().join("src").join(std::ffi::OsStr::from_bytes(b"\xe9.c")), "").unwrap();
+    let e = Expander::new(dir.path());
+    assert_eq!(matches(&e, "src/*.c"), ["error: `src/*.c` holds a name that is not UTF-8"]);
+    assert_eq!(matches(&e, "src/a*"), ["src/a"]);
 }
 
 #[test]

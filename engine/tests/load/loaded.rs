@@ -77,7 +77,7 @@ fn values_are_text_until_a_field_wants_more() {
     assert_eq!(loaded.arch, "x86_64");
     assert_eq!(loaded.mirrors[0].to, ["file:///dev/"]);
     assert_eq!(loaded.dist[0].path, "vmlinuz-{linux.version}-dev.efi");
-    assert_eq!((loaded.dist[0].target, loaded.dist[0].output.as_str()), (0, "x"));
+    assert_eq!((loaded.dist[0].target, loaded.dist[0].output.as_deref()), (0, Some("x")));
     assert_eq!(loaded.target_index("linux"), Some(1));
     assert_eq!(loaded.target_index("linus"), None);
     assert_eq!(loaded.nearest("linus"), Some("linux"));
@@ -147,6 +147,7 @@ fn the_binary_form_is_the_same_graph() {
     let text = |loaded: &Loaded| format!("{:?}", Bare(loaded));
     assert_eq!(text(&fresh), text(&again));
     assert_eq!(again.root, dir.path());
+    assert_eq!((again.digest, again.file_name().as_str()), (fresh.digest, "mosbuild.yaml"));
     assert_eq!(*again.targets[0].value, *fresh.targets[0].value);
     // Damage anywhere is seen, ignored and repaired.
     let whole = std::fs::read(&file).unwrap();
@@ -207,8 +208,8 @@ fn a_late_error_of_a_file_is_shown_in_the_text() {
     let options = options(dir.path());
     cached(&options).unwrap();
     std::fs::remove_file(dir.path().join("two")).unwrap();
-    let loaded = cached(&options).unwrap();
-    let found = loaded.expand(&[0], &options).unwrap_err();
+    let mut loaded = cached(&options).unwrap();
+    let found = loaded.expand(&[0]).unwrap_err();
     assert_eq!(found.position(&found.items[0]), Some((6, 19)));
     assert_eq!(
         found.render(false),

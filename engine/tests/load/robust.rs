@@ -9,9 +9,9 @@ fn survive(bytes: &[u8]) {
     let dir = workspace(bytes, &["src/main.c"]);
     let options = options(dir.path());
     match load(&options, &Toys::new(), None) {
-        Ok(loaded) => {
+        Ok(mut loaded) => {
             let all: Vec<u32> = (0..loaded.targets.len() as u32).collect();
-            if let Err(errors) = loaded.expand(&all, &options) {
+            if let Err(errors) = loaded.expand(&all) {
                 assert!(!errors.render(false).is_empty());
             }
         }

@@ -253,9 +253,9 @@ pub fn options(root: &Path) -> LoadOptions {
 
 /// Loads and expands all files; the rendered errors where there are some.
 pub fn load_all(options: &LoadOptions) -> Result<Loaded, String> {
-    let loaded = load(options, &Toys::new(), None).map_err(|e| e.render(false))?;
+    let mut loaded = load(options, &Toys::new(), None).map_err(|e| e.render(false))?;
     let all: Vec<u32> = (0..loaded.targets.len() as u32).collect();
-    loaded.expand(&all, options).map_err(|e| e.render(false))?;
+    loaded.expand(&all).map_err(|e| e.render(false))?;
     Ok(loaded)
 }
 
