@@ -1,1 +1,3 @@
 //! One file per rule.
+
+pub mod component;

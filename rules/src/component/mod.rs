@@ -1,0 +1,340 @@
+//! Rule `component`: a program of one's own, from a crate or a folder, built by cargo in steps or by a script.
+//! Knows the fields and which steps follow from them; each step's work is in the files beside this one.
+//!
+//! | step | in | does | runs again when |
+//! |---|---|---|---|
+//! | source | the pin | fetches a published crate | the pin changes |
+//! | prepare | the source | makes the stub: manifests, Cargo.lock, empty targets | any file of the source changes |
+//! | vendor | the stub | fetches all that Cargo.lock names | a manifest or Cargo.lock changes |
+//! | deps | stub, vendor | compiles dependencies only | as above, or a flag or tool changes |
+//! | build | source, vendor, deps | compiles the members | any file of the source changes |
+//! | install | the programs | checks that they are static, places them | a program changes |
+//!
+//! `source` and `vendor` are the only ones with a network. With `build:` one script takes the place of vendor, deps
+//! and build.
+
+mod commands;
+mod fetch;
+mod fields;
+mod host;
+mod install;
+mod manifest;
+mod prepare;
+#[cfg(test)]
+mod tests;
+mod vendor;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mosbuild_engine::action::{Command, EnvVar, Input, Place, Step, StepInput, Work};
+use mosbuild_engine::field;
+use mosbuild_engine::load::{
+    FieldError, FieldPath, FileKind, FileUse, OutputDecl, OutputKind, RuleFacts, Step as FieldStep,
+};
+use mosbuild_engine::plan::Planner;
+use mosbuild_engine::rule::{PlanError, Rule};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use fields::{Env, Install, Names, Origin, Source};
+
+/// Raised when the same fields are planned in another way.
+pub const VERSION: u32 = 1;
+
+/// A program of one's own, statically linked.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Component {
+    /// Where it comes from: `{crate, version}` or `{path}`.
+    source: Source,
+    /// Folder of the package within the source.
+    #[serde(default)]
+    subdir: Option<String>,
+    /// Package to build, in a workspace of several.
+    #[serde(default)]
+    package: Option<String>,
+    /// Programs to build; those of `install` if absent.
+    #[serde(default)]
+    bins: Names,
+    /// Features to switch on.
+    #[serde(default)]
+    features: Names,
+    /// Whether the default features are on; true if absent.
+    #[serde(default)]
+    default_features: Option<bool>,
+    /// Target triple; ARCH-unknown-linux-musl if absent.
+    #[serde(default)]
+    target: Option<String>,
+    /// Cargo profile; release if absent.
+    #[serde(default)]
+    profile: Option<String>,
+    /// Environment of the build.
+    #[serde(default)]
+    env: BTreeMap<String, Env>,
+    /// Host programs that build scripts need beside compiler and linker.
+    #[serde(default)]
+    tools: Names,
+    /// Script for `sh -eu`, run in source/subdir with $OUT, $ARCH and $TARGET in place of cargo.
+    #[serde(default)]
+    build: Option<String>,
+    /// What goes where: a program (with `build` a path under $OUT), and its path or paths in the image.
+    install: BTreeMap<String, Install>,
+}
+
+impl Rule for Component {
+    fn declare(&self) -> Result<RuleFacts, Vec<FieldError>> {
+        let errors = self.faults();
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        let mut facts = RuleFacts::default();
+        if let Some(path) = &self.source.path {
+            facts.files.push(FileUse {
+                field: field!["source", "path"],
+                pattern: path.clone(),
+                kind: FileKind::Folder,
+                absolute_ok: true,
+            });
+        }
+        let output = |name: &str, kind, field| OutputDecl { name: name.to_owned(), kind, path: None, field };
+        facts.outputs.push(output(install::TREE, OutputKind::Tree, None));
+        for name in self.install.keys() {
+            facts.outputs.push(output(name, OutputKind::File, Some(install_key(name))));
+        }
+        Ok(facts)
+    }
+
+    fn plan(&self, planner: &mut Planner<'_>) -> Result<(), PlanError> {
+        let subdir = self.subdir.as_deref().unwrap_or("");
+        let package = self.package.as_deref().unwrap_or("");
+        let target = self.target.clone().unwrap_or_else(|| format!("{}-unknown-linux-musl", planner.arch()));
+        let uses_rust = self.build.as_ref().is_none_or(|script| script.contains("cargo"));
+        if uses_rust {
+            host::require_target(planner.name(), &target)?;
+        }
+        let (source, version) = self.plan_source(planner)?;
+        let prepare = planner.step(Step {
+            name: "prepare".into(),
+            work: prepare::shared(prepare::Prepare { cargo: self.build.is_none() }),
+            inputs: vec![input("source", source, Place::Unplaced)],
+            params: params(&[("package", package), ("subdir", subdir), ("version", &version)]),
+            gates: Vec::new(),
+        });
+        let env = fields::environment(&self.env);
+        let build = match &self.build {
+            Some(text) => {
+                let tools = self.tools.all();
+                let command = commands::script(text, subdir, planner.arch(), &target, &env, tools);
+                planner.step(command_step("build", command, vec![self.placed_source(prepare)]))
+            }
+            None => self.plan_cargo(planner, prepare, &target, &env),
+        };
+        let placements: BTreeMap<&str, install::Placement> = self
+            .install
+            .iter()
+            .map(|(name, install)| {
+                let to =
+                    install.to().iter().filter_map(|p| fields::image_path(p)).map(str::to_owned).collect();
+                (name.as_str(), install::Placement { to, mode: install.mode().unwrap_or(0o755) })
+            })
+            .collect();
+        let placements = serde_json::to_string(&placements)
+            .map_err(|e| PlanError::new(2, format!("{}: install: {e}", planner.name())))?;
+        let check = if self.build.is_none() { "yes" } else { "no" };
+        let names: Vec<String> = self.install.keys().cloned().collect();
+        let done = planner.step(Step {
+            name: "install".into(),
+            work: prepare::shared(install::InstallPrograms { names: names.clone() }),
+            inputs: vec![input("bins", made(build, "bins"), Place::Unplaced)],
+            params: params(&[("install", &placements), ("static", check)]),
+            gates: Vec::new(),
+        });
+        for name in names.iter().map(String::as_str).chain([install::TREE]) {
+            planner.output(name, done, name);
+        }
+        Ok(())
+    }
+}
+
+impl Component {
+    /// The source's tree, and the version that a crate's pin has.
+    fn plan_source(&self, planner: &mut Planner<'_>) -> Result<(Input, String), PlanError> {
+        let (name, version) = match self.source.kind() {
+            Ok(Origin::Path(path)) if path.starts_with('/') => {
+                return Ok((Input::External(path.into()), String::new()));
+            }
+            Ok(Origin::Path(path)) => return Ok((Input::Path(path.into()), String::new())),
+            Ok(Origin::Crate(name, version)) => (name, version),
+            Err((_, message)) => return Err(PlanError::new(2, format!("{}: {message}", planner.name()))),
+        };
+        let workspace = planner.root().to_owned();
+        let pin = planner.pin(&format!("crate {name} {version}"), || {
+            fetch::pin(&workspace, name, version).map_err(|e| PlanError {
+                message: e.message,
+                help: e.help,
+                exit: e.exit,
+            })
+        })?;
+        let field = |key: &str| pin.get(key).map(String::as_str).unwrap_or_default();
+        let version = field("version").to_owned();
+        let fields = [
+            ("crate", name),
+            ("version", &version),
+            ("checksum", field("checksum")),
+            ("cargo_lock", field("cargo_lock")),
+        ];
+        let step = planner.step(Step {
+            name: "source".into(),
+            work: prepare::shared(fetch::FetchCrate { workspace }),
+            inputs: Vec::new(),
+            params: params(&fields),
+            gates: Vec::new(),
+        });
+        Ok((made(step, "source"), version))
+    }
+
+    fn plan_cargo(
+        &self,
+        planner: &mut Planner<'_>,
+        prepare: usize,
+        target: &str,
+        env: &BTreeMap<String, EnvVar>,
+    ) -> usize {
+        let mut bins: BTreeSet<&str> = self.bins.all().iter().map(String::as_str).collect();
+        bins.extend(self.install.keys().map(String::as_str));
+        let cargo = commands::Cargo {
+            subdir: self.subdir.as_deref().unwrap_or(""),
+            package: self.package.as_deref(),
+            bins: bins.into_iter().collect(),
+            features: self.features.all(),
+            default_features: self.default_features.unwrap_or(true),
+            target,
+            profile: self.profile.as_deref().unwrap_or("release"),
+            env,
+            tools: self.tools.all(),
+        };
+        let fetched = planner.step(Step {
+            name: "vendor".into(),
+            work: prepare::shared(vendor::Vendor { workspace: planner.root().to_owned() }),
+            inputs: vec![
+                input("stub", made(prepare, "stub"), Place::Unplaced),
+                input("members", made(prepare, "members"), Place::Unplaced),
+            ],
+            params: params(&[("target", target)]),
+            gates: Vec::new(),
+        });
+        let read_only = |name, step, path: &str| input(name, made(step, name), Place::ReadOnly(path.into()));
+        let vendor = read_only("vendor", fetched, commands::VENDOR);
+        let deps = vec![
+            read_only("stub", prepare, commands::SOURCE),
+            read_only("members", prepare, commands::MEMBERS),
+            input("empty", made(prepare, "empty"), Place::Writable(commands::TARGET.into())),
+            vendor.clone(),
+        ];
+        let deps = planner.step(command_step("deps", cargo.dependencies(), deps));
+        let members = vec![
+            self.placed_source(prepare),
+            input("target", made(deps, "target"), Place::Writable(commands::TARGET.into())),
+            vendor,
+        ];
+        planner.step(command_step("build", cargo.members(), members))
+    }
+
+    /// Writable, since build scripts of some packages write beside their source.
+    fn placed_source(&self, prepare: usize) -> StepInput {
+        input("source", made(prepare, "source"), Place::Writable(commands::SOURCE.into()))
+    }
+
+    /// What is wrong with fields of the right type.
+    fn faults(&self) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let mut fault = |field: FieldPath, message: String, help: Option<&str>| {
+            errors.push(FieldError { field, message, help: help.map(str::to_owned) });
+        };
+        if let Err((field, message)) = self.source.kind() {
+            fault(if field.is_empty() { field!["source"] } else { field!["source", field] }, message, None);
+        }
+        if self.subdir.as_deref().is_some_and(|dir| manifest::join("", dir).is_none()) {
+            fault(field!["subdir"], "subdir leaves the source".into(), None);
+        }
+        let word = |text: &str| {
+            let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+            !text.is_empty() && !text.starts_with(['-', '.']) && text.chars().all(plain)
+        };
+        for (field, value) in
+            [("package", &self.package), ("target", &self.target), ("profile", &self.profile)]
+        {
+            if let Some(value) = value.as_ref().filter(|v| !word(v)) {
+                fault(field![field], format!("{value:?} is no {field}"), None);
+            }
+        }
+        for name in self.bins.all().iter().filter(|name| !word(name)) {
+            fault(field!["bins"], format!("{name:?} is no name of a program"), None);
+        }
+        if self.env.get("RUSTFLAGS").is_some_and(|v| matches!(v, Env::Host(_))) {
+            let help = "write the flags out: they are added to mosbuild's own, and decide the result";
+            fault(field!["env", "RUSTFLAGS"], "RUSTFLAGS cannot come from the host".into(), Some(help));
+        }
+        if self.install.is_empty() {
+            fault(
+                field!["install"],
+                "nothing is installed".into(),
+                Some("name a program and its path: {name: /path}"),
+            );
+        }
+        let mut taken: BTreeMap<&str, &str> = BTreeMap::new();
+        for (name, install) in &self.install {
+            let key = install_key(name);
+            let clean = name.split('/').all(|part| !matches!(part, "" | "." | ".."));
+            if name == install::TREE {
+                fault(key, "a program called tree would hide the output tree".into(), None);
+            } else if self.build.is_none() && !word(name) {
+                fault(key, format!("{name:?} is no name of a program"), None);
+            } else if !clean {
+                fault(key, format!("{name:?} is no path under $OUT"), None);
+            }
+            let field = field!["install", name];
+            if let Err(mode) = install.mode() {
+                let help = "permissions are a quoted octal number, as \"0755\"";
+                fault(field!["install", name, "mode"], format!("{mode:?} is no mode"), Some(help));
+            }
+            if install.to().is_empty() {
+                fault(field.clone(), format!("{name} is installed nowhere"), None);
+            }
+            for path in install.to() {
+                if fields::image_path(path).is_none() {
+                    fault(field.clone(), format!("{path:?} is no absolute path in the image"), None);
+                } else if let Some(other) = taken.insert(path, name) {
+                    fault(field.clone(), format!("{path} is where {other} goes already"), None);
+                }
+            }
+        }
+        errors
+    }
+}
+
+fn install_key(name: &str) -> FieldPath {
+    vec![FieldStep::from("install"), FieldStep::Name(name.to_owned())]
+}
+
+fn made(step: usize, output: &str) -> Input {
+    Input::Step { step, output: output.into() }
+}
+
+fn input(name: &str, from: Input, place: Place) -> StepInput {
+    StepInput { name: name.into(), from, place }
+}
+
+fn params(fields: &[(&str, &str)]) -> BTreeMap<String, String> {
+    fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn command_step(name: &str, command: Command, inputs: Vec<StepInput>) -> Step {
+    Step {
+        name: name.into(),
+        work: Work::Command(command),
+        inputs,
+        params: BTreeMap::new(),
+        gates: Vec::new(),
+    }
+}

@@ -1,0 +1,150 @@
+//! The first step of a component: its source without what build tools leave in a checkout, the stub of it that
+//! dependencies are compiled from, and the facts. Knows trees; runs no program.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use mosbuild_cache::{Digest, Entry, Node, Output, OutputKind, Store, Tree, TreePath};
+use mosbuild_engine::action::{Available, Builtin, BuiltinCx, Made, OutKind, StepError};
+
+use super::manifest::{self, SourceTree, Stub};
+
+/// Largest manifest or lock that is read.
+const LARGEST_TEXT: u64 = 16 << 20;
+
+/// Input `source`; outputs `source`, and with cargo `stub`, `members` (what [`manifest::Survey::members`] has, and
+/// `root FOLDER`) and `empty` (a tree with nothing in it, for a command to write to). Params: `subdir`, `package`, `version` (of a crate; else the facts come from the source).
+pub struct Prepare {
+    /// Whether cargo will build it.
+    pub cargo: bool,
+}
+
+impl Builtin for Prepare {
+    fn name(&self) -> &'static str {
+        if self.cargo { "component-prepare" } else { "component-prepare-script" }
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn outputs(&self) -> Vec<(String, OutKind)> {
+        let mut all = vec![("source".to_owned(), OutKind::Tree)];
+        if self.cargo {
+            all.extend([
+                ("stub".to_owned(), OutKind::Tree),
+                ("members".to_owned(), OutKind::File),
+                ("empty".to_owned(), OutKind::Tree),
+            ]);
+        }
+        all
+    }
+
+    fn run(&self, cx: &BuiltinCx<'_>) -> Result<Made, StepError> {
+        let given = cx.tree("source")?;
+        let source = without_caches(&given)?;
+        let files = source.iter().filter(|e| matches!(e.node, Node::File { .. }));
+        let read = |path: &str| read_text(cx.store, &source, path);
+        let view = SourceTree { files: files.map(|e| e.path.to_string()).collect(), read: &read };
+        let subdir = cx.param("subdir");
+        let package = Some(cx.param("package")).filter(|p| !p.is_empty());
+        let mut made = Made::default();
+        made.outputs.insert("source".into(), tree_output(cx.store, &source)?);
+        let version = if self.cargo {
+            let survey = manifest::survey(&view, subdir, package)?;
+            let stub = stub_tree(cx.store, &source, &survey.stub)?;
+            let lines = survey.members.iter().map(|m| format!("{m}\n"));
+            let members: String = lines.chain([format!("root {}\n", survey.root)]).collect();
+            made.outputs.insert("stub".into(), tree_output(cx.store, &stub)?);
+            made.outputs.insert("members".into(), text_output(cx.store, &members)?);
+            made.outputs.insert("empty".into(), tree_output(cx.store, &tree_of(Vec::new())?)?);
+            survey.version
+        } else {
+            manifest::version(&view, subdir, package)
+        };
+        match cx.param("version") {
+            "" => {
+                made.facts.extend(version.map(|v| ("version".to_owned(), v)));
+                if let Some(Available::Tree { .. }) = cx.inputs.get("source") {
+                    // Of what is built: a cache folder in the checkout is no revision.
+                    made.facts.insert("rev".into(), source.digest().hex().chars().take(7).collect());
+                }
+            }
+            of_crate => {
+                made.facts.insert("version".into(), of_crate.to_owned());
+                made.facts.insert("rev".into(), of_crate.to_owned());
+            }
+        }
+        Ok(made)
+    }
+}
+
+/// The tree without git's folder and without folders that a CACHEDIR.TAG marks (cargo's target directory).
+fn without_caches(tree: &Tree) -> Result<Tree, StepError> {
+    let caches: Vec<String> = tree
+        .iter()
+        .map(|e| e.path.to_string())
+        .filter_map(|p| p.strip_suffix("/CACHEDIR.TAG").map(str::to_owned))
+        .collect();
+    let within = |path: &str, dir: &str| path == dir || path.starts_with(&format!("{dir}/"));
+    let kept = tree.iter().filter(|e| {
+        let path = e.path.to_string();
+        !within(&path, ".git") && !caches.iter().any(|c| within(&path, c))
+    });
+    tree_of(kept.cloned().collect())
+}
+
+fn stub_tree(store: &Store, source: &Tree, stubs: &BTreeMap<String, Stub>) -> Result<Tree, StepError> {
+    let mut entries = Vec::with_capacity(stubs.len());
+    for entry in source.iter() {
+        if let Some(Stub::Keep) = stubs.get(&entry.path.to_string()) {
+            entries.push(entry.clone());
+        }
+    }
+    for (path, stub) in stubs {
+        if let Stub::Text(text) = stub {
+            entries.push(file(store, path, text.as_bytes())?);
+        }
+    }
+    tree_of(entries)
+}
+
+fn read_text(store: &Store, tree: &Tree, path: &str) -> Result<String, StepError> {
+    let found = tree.iter().find(|e| e.path.to_string() == path).map(|e| &e.node);
+    let Some(Node::File { digest, size }) = found else {
+        return Err(StepError::new(format!("the source has no {path}")));
+    };
+    if *size > LARGEST_TEXT {
+        return Err(StepError::new(format!("{path} has {size} bytes, which is no manifest")));
+    }
+    String::from_utf8(store.read(digest)?).map_err(|_| StepError::new(format!("{path} is not UTF-8")))
+}
+
+/// A file entry 0644 with its content in the store.
+pub fn file(store: &Store, path: &str, content: &[u8]) -> Result<Entry, StepError> {
+    let digest = store.put_bytes(content)?;
+    let path = TreePath::new(path.as_bytes()).map_err(|e| StepError::new(format!("{path}: {e}")))?;
+    Ok(Entry::new(path, 0o644, Node::File { digest, size: content.len() as u64 }))
+}
+
+/// A tree of these entries and the folders above them.
+pub fn tree_of(entries: Vec<Entry>) -> Result<Tree, StepError> {
+    Tree::with_parents(entries).map_err(|e| StepError::new(e.to_string()))
+}
+
+/// A tree as an output.
+pub fn tree_output(store: &Store, tree: &Tree) -> Result<Output, StepError> {
+    let digest = store.put_tree(tree)?;
+    Ok(Output { kind: OutputKind::Tree, digest, size: tree.file_bytes() })
+}
+
+/// A text as an output.
+pub fn text_output(store: &Store, text: &str) -> Result<Output, StepError> {
+    let digest: Digest = store.put_bytes(text.as_bytes())?;
+    Ok(Output { kind: OutputKind::File { executable: false }, digest, size: text.len() as u64 })
+}
+
+/// The same, for use behind a reference count.
+pub fn shared(builtin: impl Builtin + 'static) -> mosbuild_engine::action::Work {
+    mosbuild_engine::action::Work::Builtin(Arc::new(builtin))
+}
