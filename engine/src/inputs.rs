@@ -10,7 +10,8 @@ use mosbuild_cache::{Digest, Entry, Ingest, Node, StatCache, Store, Tree, TreePa
 use rayon::prelude::*;
 
 use crate::action::{Input, StepError};
-use crate::load::{Expanded, Loaded};
+use crate::load::Loaded;
+
 
 /// A hashed source, not in the store.
 #[derive(Debug)]
@@ -163,13 +164,12 @@ impl Sources {
 /// Paths that a target's patterns matched, sorted, each once.
 fn files(loaded: &Loaded, target: u32, patterns: &[String]) -> Vec<String> {
     let target = &loaded.targets[target as usize];
-    let expanded = loaded.expanded.get(&target.name).into_iter().flatten();
     let mut paths: Vec<String> = target
         .files
         .iter()
-        .zip(expanded)
+        .zip(loaded.expanded.get(&target.name).into_iter().flatten())
         .filter(|(used, _)| patterns.contains(&used.pattern))
-        .flat_map(|(_, found): (_, &Expanded)| found.files.iter().cloned())
+        .flat_map(|(_, found)| found.files.iter().map(|p| p.clone()))
         .collect();
     paths.sort_unstable();
     paths.dedup();
@@ -232,7 +232,7 @@ pub fn changed(path: &Path) -> StepError {
 
 /// Brings a workspace file into the store, if it still has that content.
 pub fn ingest_file(store: &Store, path: &Path, digest: Digest) -> Result<(), StepError> {
-    if store.contains(&digest) {
+    if store.blob_path(&digest).is_ok() {
         return Ok(());
     }
     let (stored, _) = store

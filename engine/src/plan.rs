@@ -200,22 +200,26 @@ impl StepGraph {
 /// Why no graph could be made: one error per target.
 pub type PlanErrors = Vec<(u32, PlanError)>;
 
-/// Plans the targets of `requested` and all they depend on.
-pub fn plan(
-    loaded: &Loaded,
-    registry: &Registry,
-    pins: &mut Pins,
-    requested: &[u32],
-) -> Result<StepGraph, PlanErrors> {
-    let count = loaded.targets.len();
-    let mut wanted = vec![false; count];
+/// Requested targets and all they depend on, in topological order.
+pub fn closure(loaded: &Loaded, requested: &[u32]) -> Vec<u32> {
+    let mut wanted = vec![false; loaded.targets.len()];
     let mut stack: Vec<u32> = requested.to_vec();
     while let Some(t) = stack.pop() {
         if !std::mem::replace(&mut wanted[t as usize], true) {
             stack.extend(loaded.targets[t as usize].references.iter().map(|r| r.target));
         }
     }
-    let closure: Vec<u32> = loaded.order.iter().copied().filter(|t| wanted[*t as usize]).collect();
+    loaded.order.iter().copied().filter(|t| wanted[*t as usize]).collect()
+}
+
+/// Plans the targets of a closure.
+pub fn plan(
+    loaded: &Loaded,
+    registry: &Registry,
+    pins: &mut Pins,
+    closure: Vec<u32>,
+) -> Result<StepGraph, PlanErrors> {
+    let count = loaded.targets.len();
     let mut errors = Vec::new();
     let mut rules: Vec<Option<Box<dyn Rule>>> = (0..count).map(|_| None).collect();
     for &t in &closure {

@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::events::Outcome;
 use crate::framed;
-use crate::record::ActionRecord;
 
 const VERSION: u32 = 1;
 /// How many runs are kept beside those whose records are still referred to.
@@ -228,27 +227,10 @@ impl Runs {
         Some(steps)
     }
 
-    /// The action record of a key, looked for in the given run first, then in all, newest first.
-    pub fn record(&self, key: &Digest, run: &str) -> Option<ActionRecord> {
-        let others = self.ids().into_iter().rev().filter(|id| id != run);
-        let mut ids = std::iter::once(run.to_owned()).chain(others);
-        let bytes = ids.find_map(|id| {
-            let file = std::fs::read(self.dir(&id).join("records")).ok()?;
-            let mut records: BTreeMap<Digest, Vec<u8>> = framed::decode(b"mrec", VERSION, &file)?;
-            records.remove(key)
-        })?;
-        ActionRecord::decode(&bytes).ok()
-    }
-
-    /// All records kept by the runs, for reports over many steps.
-    pub fn all_records(&self) -> BTreeMap<Digest, Vec<u8>> {
-        let mut all = BTreeMap::new();
-        for id in self.ids() {
-            let file = std::fs::read(self.dir(&id).join("records")).unwrap_or_default();
-            let records: Option<BTreeMap<Digest, Vec<u8>>> = framed::decode(b"mrec", VERSION, &file);
-            all.extend(records.unwrap_or_default());
-        }
-        all
+    /// The action records that a run wrote: those of keys that no earlier run of the workspace had last.
+    pub fn records(&self, id: &str) -> BTreeMap<Digest, Vec<u8>> {
+        let file = std::fs::read(self.dir(id).join("records")).unwrap_or_default();
+        framed::decode(b"mrec", VERSION, &file).unwrap_or_default()
     }
 
     /// Removes old runs, but those in `referred` and those that a kept one equals.
@@ -299,7 +281,7 @@ mod tests {
             sandboxed: true,
             message: None,
         };
-        let mut record = ActionRecord::default();
+        let mut record = crate::record::ActionRecord::default();
         record.text(crate::record::Part::Rule, "command");
         let head = RunHead { id: "1".into(), ..RunHead::default() };
         runs.write(&head, &[step], &[(record.key(), record.encode())].into()).unwrap();
@@ -308,6 +290,6 @@ mod tests {
         assert_eq!(runs.ids(), ["1", "2"]);
         let steps = runs.steps(&runs.head("2").unwrap()).unwrap();
         assert_eq!((steps[0].outcome, steps[0].baseline), (OutcomeCode::Hit, steps[0].key));
-        assert_eq!(runs.record(&record.key(), "2"), Some(record));
+        assert_eq!(runs.records("1").get(&record.key()), Some(&record.encode()));
     }
 }

@@ -30,7 +30,7 @@ pub(super) fn run(job: &Job, work: &dyn Builtin, log: &mut Vec<u8>) -> Result<Ex
         store: &job.store,
         scratch: scratch.path().to_owned(),
         log: &say,
-        cancelled: &|| job.prepared.cancel.cancelled(),
+        cancelled: &|| job.prepared.cancel.is_cancelled(),
     };
     let made = work.run(&cx);
     drop(cx);

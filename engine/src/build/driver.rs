@@ -587,10 +587,11 @@ impl<'a> Driver<'a> {
 
     fn place(&mut self) -> Result<place::Placed, place::PlaceError> {
         let prepared = self.prepared.clone();
+        let states = &self.states;
         let facts = |t: u32| {
             let mut facts = BTreeMap::new();
             for &s in &prepared.graph.of_target[t as usize] {
-                if let State::Done(result, _) = &self.states[s as usize] {
+                if let State::Done(result, _) = &states[s as usize] {
                     facts.extend(result.facts.iter().map(|(k, v)| (k.clone(), v.clone())));
                 }
             }
@@ -598,9 +599,13 @@ impl<'a> Driver<'a> {
         };
         let output = |t: u32, name: &str| {
             let (step, output) = prepared.graph.maker(t, name)?;
-            Some((step, output.to_owned(), self.output(step, output)?))
+            match &states[step as usize] {
+                State::Done(result, _) => Some((step, output.to_owned(), result.outputs.get(output)?.clone())),
+                _ => None,
+            }
         };
-        place::place(&prepared, &self.workspace.dirs, self.store, &mut self.workspace.stat_cache, &facts, &output)
+        let Workspace { dirs, stat_cache, .. } = &mut *self.workspace;
+        place::place(&prepared, dirs, self.store, stat_cache, &facts, &output)
     }
 
     /// Why a step runs, in one line; `why` tells the whole.

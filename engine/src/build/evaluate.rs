@@ -118,9 +118,10 @@ impl Evaluator<'_> {
         for (name, value) in &c.env {
             record.set(Part::Env(name.clone()), self.env(value));
         }
-        for tool in &c.tools {
+        let base = (c.executor == ExecutorKind::Sandbox).then_some(crate::tools::BASE);
+        for tool in c.tools.iter().map(String::as_str).chain(base) {
             if let Some(identity) = self.tools.get(tool) {
-                record.set(Part::Tool(tool.clone()), tool_value(identity));
+                record.set(Part::Tool(tool.to_owned()), tool_value(identity));
             }
         }
         for output in &c.outputs {

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::place::Placed;
-use super::{BuildOptions, Prepared, Report, Workspace};
+use super::{BuildOptions, Prepared, Report, Site, Workspace};
 use crate::events::{EVENTS_SCHEMA, Event, Outcome, Sink};
 use crate::framed;
 use crate::lockfile;
@@ -21,6 +21,9 @@ const VERSION: u32 = 1;
 /// system's clock is coarse (facts: racy git).
 const RACY_NANOS: i128 = 20_000_000;
 
+/// Variables that decide which tools are found.
+const TOOL_ENV: [&str; 4] = ["PATH", "HOME", "RUSTUP_TOOLCHAIN", "MOSBUILD_DPKG_ROOT"];
+
 #[derive(Serialize, Deserialize)]
 struct Stamp {
     /// What was asked: requested targets, dist directory, host variables.
@@ -29,6 +32,8 @@ struct Stamp {
     stats: Vec<(PathBuf, Stat)>,
     /// The run whose steps and records this state equals.
     run: String,
+    /// Requested targets, resolved.
+    requested: Vec<String>,
     /// Targets of the closure.
     targets: Vec<String>,
     placed: Vec<PathBuf>,
@@ -40,7 +45,19 @@ struct Request {
     requested: Vec<String>,
     dist: PathBuf,
     env: BTreeMap<String, Option<String>>,
-    offline: bool,
+}
+
+impl Request {
+    fn of(site: &Site, options: &BuildOptions, env: BTreeMap<String, Option<String>>) -> Option<Request> {
+        let bytes = std::fs::read(site.load.root.join(&site.load.file)).ok()?;
+        let schemas = crate::load::RuleFactory::schemas(&*site.registry);
+        Some(Request {
+            graph: crate::load::cache::key(&bytes, &site.load, schemas),
+            requested: options.requested.clone(),
+            dist: site.dirs().dist,
+            env,
+        })
+    }
 }
 
 /// What tells that a path is as it was; `None` fields: it was absent.
@@ -67,7 +84,7 @@ fn now_nanos() -> i128 {
 
 /// The report of a build that has nothing to do; `None` if that cannot be told from the stamp.
 pub(super) fn unchanged(
-    workspace: &Workspace,
+    site: &Site,
     options: &BuildOptions,
     sink: &dyn Sink,
     started: Instant,
@@ -75,18 +92,10 @@ pub(super) fn unchanged(
     if !options.force.is_empty() || options.no_cache {
         return None;
     }
-    let stamp: Stamp =
-        framed::decode(b"mfsh", VERSION, &std::fs::read(workspace.dirs.state.join("fresh")).ok()?)?;
-    let names = requested_names(workspace, options)?;
+    let dirs = site.dirs();
+    let stamp: Stamp = framed::decode(b"mfsh", VERSION, &std::fs::read(dirs.state.join("fresh")).ok()?)?;
     let env = stamp.request.env.keys().map(|n| (n.clone(), std::env::var(n).ok())).collect();
-    let request = Request {
-        graph: workspace.loaded.digest,
-        requested: names.clone(),
-        dist: workspace.dirs.dist.clone(),
-        env,
-        offline: false,
-    };
-    if request != stamp.request {
+    if Request::of(site, options, env)? != stamp.request {
         return None;
     }
     let same = |(path, stat): &(PathBuf, Stat)| Stat::of(path) == *stat;
@@ -94,7 +103,7 @@ pub(super) fn unchanged(
         0..256 => stamp.stats.iter().all(same),
         _ => stamp.stats.par_iter().with_min_len(128).all(same),
     };
-    let runs = Runs::of(&workspace.dirs.state);
+    let runs = Runs::of(&dirs.state);
     if !all || !runs.dir(&stamp.run).join("steps").exists() {
         return None;
     }
@@ -103,7 +112,7 @@ pub(super) fn unchanged(
         started: (now_nanos() / 1_000_000_000) as u64,
         args: options.args.clone(),
         profile: options.profile.clone(),
-        requested: names,
+        requested: stamp.requested,
         cached: stamp.targets.len(),
         targets: stamp.targets,
         same_as: Some(stamp.run),
@@ -121,17 +130,10 @@ pub(super) fn unchanged(
     let head = RunHead { millis: started.elapsed().as_millis() as u64, ..head };
     // A run that cannot be recorded is only missing from `runs`.
     let _ = runs.write(&head, &[], &BTreeMap::new());
-    runs.prune(&std::iter::once(head.same_as.as_deref().unwrap_or_default()).chain(workspace.memory.record_runs()).collect());
     let finished =
         Event::RunFinished { built: 0, cached: head.cached, failed: 0, millis: head.millis };
     sink.event(&finished);
     Some(Report { head, placed: stamp.placed, failed: Vec::new() })
-}
-
-fn requested_names(workspace: &Workspace, options: &BuildOptions) -> Option<Vec<String>> {
-    let loaded = &workspace.loaded;
-    let requested = super::prepare::requested(loaded, &options.requested).ok()?;
-    Some(requested.iter().map(|t| loaded.targets[*t as usize].name.clone()).collect())
 }
 
 /// Writes the stamp of a complete build.
@@ -143,7 +145,6 @@ pub(super) fn remember(
     placed: &Placed,
 ) {
     let path = workspace.dirs.state.join("fresh");
-    let Some(requested) = requested_names(workspace, options) else { return };
     let mut paths: Vec<PathBuf> = prepared.sources.seen.clone();
     for expanded in prepared.loaded.expanded.values().flatten() {
         paths.extend(expanded.dirs_walked.iter().map(|d| prepared.loaded.root.join(d)));
@@ -163,15 +164,12 @@ pub(super) fn remember(
         let _ = std::fs::remove_file(&path);
         return;
     }
-    let env = prepared.host_env.iter().map(|n| (n.clone(), std::env::var(n).ok())).collect();
+    let deciding = TOOL_ENV.iter().map(|n| (*n).to_owned()).chain(prepared.host_env.iter().cloned());
+    let env = deciding.map(|n| (n.clone(), std::env::var(n).ok())).collect();
+    let Some(request) = Request::of(&workspace.site, options, env) else { return };
     let stamp = Stamp {
-        request: Request {
-            graph: prepared.loaded.digest,
-            requested,
-            dist: workspace.dirs.dist.clone(),
-            env,
-            offline: false,
-        },
+        request,
+        requested: head.requested.clone(),
         stats,
         run: head.id.clone(),
         targets: head.targets.clone(),

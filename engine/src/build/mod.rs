@@ -19,9 +19,10 @@ use mosbuild_cache::{Digest, Store};
 
 pub use command::{ShellStep, prepare_shell};
 pub use evaluate::{Evaluator, INLINE_FILES, Resolved};
-pub use prepare::{Prepared, Workspace, prepare};
+pub use prepare::{Prepared, Site, Workspace, named, prepare};
 
 use crate::events::Sink;
+use crate::load::Diagnostics;
 use crate::rule::PlanError;
 use crate::run_record::{RunHead, StepRun};
 
@@ -92,12 +93,14 @@ pub struct BuildError {
     pub exit: u8,
     /// What is wrong, one entry each, with help.
     pub errors: Vec<(String, Vec<String>)>,
+    /// What is wrong with the file, to be drawn with its text.
+    pub diagnostics: Option<Diagnostics>,
 }
 
 impl BuildError {
     /// One error of the given exit class.
     pub fn new(exit: u8, message: impl Into<String>) -> BuildError {
-        BuildError { exit, errors: vec![(message.into(), Vec::new())] }
+        BuildError { exit, errors: vec![(message.into(), Vec::new())], diagnostics: None }
     }
 
     /// With one more line of help on the last error.
@@ -111,7 +114,13 @@ impl BuildError {
 
 impl From<PlanError> for BuildError {
     fn from(e: PlanError) -> BuildError {
-        BuildError { exit: e.exit, errors: vec![(e.message, e.help)] }
+        BuildError { exit: e.exit, errors: vec![(e.message, e.help)], diagnostics: None }
+    }
+}
+
+impl From<Diagnostics> for BuildError {
+    fn from(diagnostics: Diagnostics) -> BuildError {
+        BuildError { exit: 2, errors: Vec::new(), diagnostics: Some(diagnostics) }
     }
 }
 
@@ -127,22 +136,23 @@ impl From<mosbuild_cache::StoreError> for BuildError {
     }
 }
 
-/// Builds. Blocks; waits for interrupts itself.
+/// Builds. Blocks; waits for interrupts itself. The caller holds the workspace's lock.
 pub fn build(
-    workspace: &mut Workspace,
+    site: &Site,
     store: &Store,
     options: &BuildOptions,
     sink: Arc<dyn Sink>,
 ) -> Result<Report, BuildError> {
     let started = std::time::Instant::now();
-    if let Some(report) = fresh::unchanged(workspace, options, &*sink, started) {
+    if let Some(report) = fresh::unchanged(site, options, &*sink, started) {
         return Ok(report);
     }
-    let prepared = prepare(workspace, store, options)?;
-    driver::run(workspace, prepared, store, options, sink, started)
+    let mut workspace = Workspace::open(site)?;
+    let prepared = prepare(&mut workspace, store, options)?;
+    driver::run(&mut workspace, prepared, store, options, sink, started)
 }
 
-/// Says what a build would do now, running nothing and writing nothing but hashes of workspace files.
+/// Says what a build would do now, running nothing.
 pub fn predict(
     workspace: &mut Workspace,
     store: &Store,

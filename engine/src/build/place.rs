@@ -85,6 +85,8 @@ pub(super) fn place(
     let mut after = Manifest::new();
     let mut placed = Placed::default();
     for (template, target, name) in wanted(prepared) {
+        let default = || prepared.loaded.targets[target as usize].outputs.first().map(|o| o.name.clone());
+        let Some(name) = name.or_else(default) else { continue };
         let Some((step, step_output, made)) = output(target, &name) else { continue };
         let path = fill(&template, prepared, facts)?;
         let to = dirs.dist.join(&path);
@@ -163,15 +165,14 @@ pub(super) fn place(
 }
 
 /// (path template, target, output) of everything that this request places.
-fn wanted(prepared: &Prepared) -> Vec<(String, u32, String)> {
+fn wanted(prepared: &Prepared) -> Vec<(String, u32, Option<String>)> {
     let loaded = &prepared.loaded;
     let closure: BTreeSet<u32> = prepared.graph.closure.iter().copied().collect();
     let mut wanted = Vec::new();
     let mut covered = BTreeSet::new();
     for entry in &loaded.dist {
         if closure.contains(&entry.target) {
-            let output = entry.output.clone().unwrap_or_else(|| default_output(prepared, entry.target));
-            wanted.push((entry.path.clone(), entry.target, output));
+            wanted.push((entry.path.clone(), entry.target, entry.output.clone()));
             covered.insert(entry.target);
         }
     }
@@ -180,15 +181,10 @@ fn wanted(prepared: &Prepared) -> Vec<(String, u32, String)> {
         if let Some(output) = target.outputs.first().filter(|_| !covered.contains(&t)) {
             let tree = output.kind == crate::action::OutKind::Tree;
             let suffix = if tree { ".tar" } else { "" };
-            wanted.push((format!("{}{suffix}", target.name), t, output.name.clone()));
+            wanted.push((format!("{}{suffix}", target.name), t, Some(output.name.clone())));
         }
     }
     wanted
-}
-
-fn default_output(prepared: &Prepared, target: u32) -> String {
-    let outputs = &prepared.loaded.targets[target as usize].outputs;
-    outputs.first().map(|o| o.name.clone()).unwrap_or_default()
 }
 
 /// Paths placed earlier that some dist entry or target may still name. A template with facts is taken as a

@@ -12,19 +12,47 @@ use super::{BuildError, BuildOptions};
 use crate::action::{EnvVar, ExecutorKind, Input, Work};
 use crate::exec::{CancelToken, jobserver::Pool};
 use crate::inputs::Sources;
-use crate::load::Loaded;
+use crate::load::{Diagnostics, LoadOptions, Loaded};
 use crate::lockfile::{Missing, Pins};
 use crate::memory::Memory;
 use crate::plan::{self, Dirs, StepGraph};
 use crate::rule::Registry;
 use crate::tools::{Host, Identity};
 
-/// An opened workspace: what was loaded, and what it remembers.
-pub struct Workspace {
-    /// The loaded file.
-    pub loaded: Arc<Loaded>,
+/// Which workspace, and how it is loaded: all that is known before anything is read.
+#[derive(Clone)]
+pub struct Site {
+    /// Root, file, profile and `--set`.
+    pub load: LoadOptions,
     /// The rules.
     pub registry: Arc<Registry>,
+    /// `--out`.
+    pub out: Option<PathBuf>,
+}
+
+impl Site {
+    /// Host paths of the workspace.
+    pub fn dirs(&self) -> Dirs {
+        let root = self.load.root.clone();
+        Dirs {
+            dist: self.out.clone().unwrap_or_else(|| root.join("dist")),
+            state: root.join(".mosbuild"),
+            root,
+        }
+    }
+
+    /// Loads and checks the file; the graph comes from the binary form where nothing changed.
+    pub fn load(&self) -> Result<Loaded, Diagnostics> {
+        crate::load::load(&self.load, &*self.registry, Some(&self.dirs().state.join("graphs")))
+    }
+}
+
+/// An opened workspace: what was loaded, and what it remembers.
+pub struct Workspace {
+    /// Which one.
+    pub site: Site,
+    /// The loaded file.
+    pub loaded: Arc<Loaded>,
     /// Host paths.
     pub dirs: Dirs,
     /// sled.
@@ -38,16 +66,15 @@ pub struct Workspace {
 }
 
 impl Workspace {
-    /// Opens the state of a loaded workspace; damaged state is left behind, never an error.
-    pub fn open(loaded: Loaded, registry: Arc<Registry>, out: Option<PathBuf>) -> Workspace {
-        let root = loaded.root.clone();
-        let state_dir = root.join(".mosbuild");
-        let dirs = Dirs { dist: out.unwrap_or_else(|| root.join("dist")), root, state: state_dir.clone() };
-        let state = State::open(&state_dir);
+    /// Loads the file and opens the state; damaged state is left behind, never an error.
+    pub fn open(site: &Site) -> Result<Workspace, Diagnostics> {
+        let loaded = Arc::new(site.load()?);
+        let dirs = site.dirs();
+        let state = State::open(&dirs.state);
         let stat_cache = state.get("stat-cache").map(|b| StatCache::decode(&b)).unwrap_or_default();
         let memory = state.get("memory").map(|b| Memory::decode(&b)).unwrap_or_default();
-        let host = Host::open(&state_dir, state.get("tools").as_deref());
-        Workspace { loaded: Arc::new(loaded), registry, dirs, state, stat_cache, memory, host }
+        let host = Host::open(&dirs.state, state.get("tools").as_deref());
+        Ok(Workspace { site: site.clone(), loaded, dirs, state, stat_cache, memory, host })
     }
 
     /// Writes what is remembered.
@@ -117,8 +144,10 @@ pub fn prepare(
     store: &Store,
     options: &BuildOptions,
 ) -> Result<Prepared, BuildError> {
+    let requested = requested(&workspace.loaded, &options.requested)?;
+    let closure = plan::closure(&workspace.loaded, &requested);
+    Arc::make_mut(&mut workspace.loaded).expand(&closure)?;
     let loaded = workspace.loaded.clone();
-    let requested = requested(&loaded, &options.requested)?;
     for name in &options.force {
         named(&loaded, name)?;
     }
@@ -128,15 +157,17 @@ pub fn prepare(
         (false, false) => Missing::Make,
     };
     let mut pins = Pins::read(&workspace.dirs.root, missing)?;
-    let planned = plan::plan(&loaded, &workspace.registry, &mut pins, &requested);
+    let planned = plan::plan(&loaded, &workspace.site.registry, &mut pins, closure);
     pins.write(&workspace.dirs.root)?;
     let graph = planned.map_err(|errors| BuildError {
         exit: errors.iter().map(|(_, e)| e.exit).max().unwrap_or(2),
+        diagnostics: None,
         errors: errors
             .into_iter()
             .map(|(t, e)| {
                 let target = &loaded.targets[t as usize];
-                (format!("{}:{}: {}: {}", loaded.file_name(), target.line, target.name, e.message), e.help)
+                let file = loaded.file_name();
+                (format!("{file}:{}: {}: {}", target.line, target.name, e.message), e.help)
             })
             .collect(),
     })?;
@@ -172,6 +203,7 @@ pub fn prepare(
     let names: Vec<String> = tool_names.into_iter().collect();
     let tools = workspace.host.identify(&names).map_err(|missing| BuildError {
         exit: 3,
+        diagnostics: None,
         errors: missing.into_iter().map(|m| (m.message, m.help)).collect(),
     })?;
     let jobs = match options.jobs {
@@ -184,7 +216,7 @@ pub fn prepare(
         warnings.push(format!("{reason}; this build is slower, not wrong"));
     }
     Ok(Prepared {
-        registry: workspace.registry.clone(),
+        registry: workspace.site.registry.clone(),
         host: workspace.host.clone(),
         platform: format!("{}-linux", std::env::consts::ARCH),
         secret_key: secret_key(store.root())?,
@@ -216,9 +248,8 @@ pub(super) fn requested(loaded: &Loaded, names: &[String]) -> Result<Vec<u32>, B
 /// A target by name, with the nearest right name in the error.
 pub fn named(loaded: &Loaded, name: &str) -> Result<u32, BuildError> {
     loaded.target_index(name).ok_or_else(|| {
-        let names = loaded.targets.iter().map(|t| t.name.as_str());
         let error = BuildError::new(2, format!("unknown target {name}"));
-        match crate::load::nearest(name, names) {
+        match loaded.nearest(name) {
             Some(near) => error.help(format!("did you mean {near}?")),
             None => error.help("`mosbuild list` shows the targets"),
         }

@@ -86,11 +86,13 @@ impl Job {
 
 /// Runs the step.
 pub(super) fn run(job: &Job) -> Attempt {
-    let slot = match job.prepared.pool.acquire(&job.prepared.cancel) {
-        Ok(Some(slot)) => slot,
-        Ok(None) => return failed(job, StepError::new("interrupted").into()),
+    let slot = match job.prepared.pool.acquire() {
+        Ok(slot) => slot,
         Err(e) => return failed(job, e.into()),
     };
+    if job.prepared.cancel.is_cancelled() {
+        return failed(job, StepError::new("interrupted").into());
+    }
     let lock = match job.store.lock_key(&job.key) {
         Ok(lock) => lock,
         Err(e) => return failed(job, e.into()),

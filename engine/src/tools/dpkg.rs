@@ -5,6 +5,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// An index into the packages.
 pub(super) type Id = usize;
@@ -18,6 +19,8 @@ pub(super) struct Dpkg {
     /// Diverted path, where it went, the package whose file took its place (empty: the administrator's).
     diversions: Vec<(String, String, String)>,
     native: String,
+    /// The files of each package, read when first asked for.
+    lists: Vec<OnceLock<String>>,
 }
 
 #[derive(Debug, Default)]
@@ -59,7 +62,8 @@ impl Dpkg {
             (part[0].to_owned(), part[1].to_owned(), by.to_owned())
         });
         let diversions = diversions.collect();
-        Some(Self { folder, packages, by_name, provided, diversions, native })
+        let lists = packages.iter().map(|_| OnceLock::new()).collect();
+        Some(Self { folder, packages, by_name, provided, diversions, native, lists })
     }
 
     fn folder(root: &Path) -> PathBuf {
@@ -155,7 +159,11 @@ impl Dpkg {
         programs
     }
 
-    fn list(&self, id: Id) -> String {
+    fn list(&self, id: Id) -> &str {
+        self.lists[id].get_or_init(|| self.read_list(id))
+    }
+
+    fn read_list(&self, id: Id) -> String {
         let Package { name, architecture, .. } = &self.packages[id];
         let info = self.folder.join("info");
         let read = |file: String| fs::read(info.join(file)).ok();

@@ -318,5 +318,5 @@ fn file_digest(path: &Path, looked: &mut Looked) -> Option<Digest> {
     for hop in &hops {
         looked.at(hop);
     }
-    Digest::of_file(path).ok()
+    Digest::of_file(path).ok().map(|(digest, _)| digest)
 }

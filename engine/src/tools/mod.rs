@@ -147,6 +147,19 @@ impl Host {
         Ok(Visible::clone(&visible))
     }
 
+    /// Paths by whose stat it can be told that the tools identified in this run are what they were.
+    pub fn watched(&self) -> Vec<PathBuf> {
+        let known = self.known();
+        let mut paths: Vec<PathBuf> = known
+            .found
+            .values()
+            .flat_map(|found| found.stamps.iter().map(|(path, _)| path.clone()))
+            .collect();
+        paths.sort_unstable();
+        paths.dedup();
+        paths
+    }
+
     /// Bytes to give to the next [`Host::open`]; none if they would be the same as this time.
     pub fn memo(&self) -> Option<Vec<u8>> {
         let known = self.known();

@@ -1,0 +1,260 @@
+//! From two action records to the causes of a rebuild: one cause for each component that differs.
+//! Knows no run and no chain.
+
+use mosbuild_cache::{Digest, Node, Store, Tree};
+use serde::Serialize;
+
+use crate::load;
+use crate::record::{ActionRecord, Part, Value};
+
+/// Where a reuse failed; the gates of the design, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Gate {
+    /// `--force` or `--no-cache`.
+    Forced,
+    /// The target's definition: a field, the script, an output.
+    Spec,
+    /// mosbuild itself: the rule's version, a builtin's, the record's schema, the platform, the sandbox.
+    Engine,
+    /// A tool or a package that it needs.
+    Tool,
+    /// A declared environment variable.
+    Env,
+    /// A workspace or external file.
+    File,
+    /// The output of another step.
+    Upstream,
+    /// The result is gone from the store.
+    ResultGone,
+    /// A blob of the output is missing or damaged.
+    BlobLost,
+    /// The last attempt failed.
+    FailedBefore,
+    /// Never built in this workspace.
+    New,
+}
+
+/// One difference.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Cause {
+    /// Which gate.
+    pub gate: Gate,
+    /// The target whose step differs.
+    pub target: String,
+    /// The step.
+    pub step: String,
+    /// Path, name or field that differs.
+    pub subject: String,
+    /// What kind of difference: `content`, `mode`, `added`, `removed`, `version`, `value`.
+    pub change: &'static str,
+    /// Before; `None`: it was not there.
+    pub old: Option<String>,
+    /// Now; `None`: it is gone.
+    pub new: Option<String>,
+    /// Line of mosbuild.yaml, for definitions.
+    pub line: Option<usize>,
+}
+
+/// A difference, before it is known to which target it belongs.
+pub(super) struct Difference {
+    pub gate: Gate,
+    pub subject: String,
+    pub change: &'static str,
+    pub old: Option<String>,
+    pub new: Option<String>,
+    /// Field of the definition.
+    pub field: Option<load::FieldPath>,
+    /// For [`Gate::Upstream`]: the input's name.
+    pub input: Option<String>,
+}
+
+/// How many changed files of one large tree are named one by one.
+const NAMED_FILES: usize = 200;
+
+/// Every component in which two records differ.
+pub(super) fn records(old: &ActionRecord, new: &ActionRecord, store: &Store) -> Vec<Difference> {
+    let mut found = Vec::new();
+    let parts: std::collections::BTreeSet<&Part> = old.parts.keys().chain(new.parts.keys()).collect();
+    for part in parts {
+        let (a, b) = (old.parts.get(part), new.parts.get(part));
+        if a != b {
+            part_differs(part, a, b, store, &mut found);
+        }
+    }
+    found
+}
+
+fn part_differs(
+    part: &Part,
+    old: Option<&Value>,
+    new: Option<&Value>,
+    store: &Store,
+    out: &mut Vec<Difference>,
+) {
+    let change = match (old, new) {
+        (None, _) => "added",
+        (_, None) => "removed",
+        _ => "value",
+    };
+    let mut push = |gate, subject: String, field: Option<load::FieldPath>| {
+        let (old, new) = (old.map(text), new.map(text));
+        out.push(Difference { gate, subject, change, old, new, field, input: None });
+    };
+    let field = |name: &str| Some(vec![load::Step::from(name)]);
+    match part {
+        Part::Schema => push(Gate::Engine, "schema of the action record".into(), None),
+        Part::Rule => push(Gate::Spec, "rule".into(), field("rule")),
+        Part::RuleVersion => push(Gate::Engine, "version of the rule".into(), None),
+        Part::Step => push(Gate::Engine, "step".into(), None),
+        Part::Builtin => push(Gate::Engine, "builtin".into(), None),
+        Part::BuiltinVersion => push(Gate::Engine, "version of the builtin".into(), None),
+        Part::Platform => push(Gate::Engine, "platform".into(), None),
+        Part::Executor => push(Gate::Spec, "executor".into(), field("executor")),
+        Part::Policy(name) => push(Gate::Spec, name.clone(), field(name)),
+        Part::Argv => push(Gate::Spec, "argv".into(), field("argv")),
+        Part::Script => {
+            let (a, b) = (old.map(text).unwrap_or_default(), new.map(text).unwrap_or_default());
+            let differing = a.lines().zip(b.lines()).position(|(x, y)| x != y);
+            let at = differing.unwrap_or_else(|| a.lines().count().min(b.lines().count()));
+            let line = |t: &str| t.lines().nth(at).map(|l| l.trim().to_owned());
+            out.push(Difference {
+                gate: Gate::Spec,
+                subject: format!("script, line {}", at + 1),
+                change,
+                old: line(&a),
+                new: line(&b),
+                field: field("run"),
+                input: None,
+            });
+        }
+        Part::Param(name) => push(Gate::Spec, name.clone(), field(name)),
+        Part::Env(name) => push(Gate::Env, name.clone(), Some(vec!["env".into(), name.into()])),
+        Part::Output(name) => push(Gate::Spec, format!("output {name}"), field("outputs")),
+        Part::Tool(tool) => tools(tool, old, new, out),
+        Part::File(_, path) => file(path, old, new, out),
+        Part::Input(name) => match (old, new) {
+            (Some(Value::Tree(a)), Some(Value::Tree(b))) if trees(name, a, b, store, out) => {}
+            _ => {
+                let (old, new) = (old.map(text), new.map(text));
+                let (gate, input) = (Gate::Upstream, Some(name.clone()));
+                let change = if change == "value" { "content" } else { change };
+                out.push(Difference { gate, subject: name.clone(), change, old, new, field: None, input });
+            }
+        },
+    }
+}
+
+/// One difference for each package of a tool's closure that differs.
+fn tools(tool: &str, old: Option<&Value>, new: Option<&Value>, out: &mut Vec<Difference>) {
+    let empty = Vec::new();
+    let packages = |v: Option<&'_ Value>| match v {
+        Some(Value::Packages(list)) => list.clone(),
+        _ => empty.clone(),
+    };
+    let (a, b) = (packages(old), packages(new));
+    let version = |list: &[(String, String)], name: &str| {
+        list.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone())
+    };
+    let names: std::collections::BTreeSet<&String> = a.iter().chain(&b).map(|(n, _)| n).collect();
+    for name in names {
+        let (x, y) = (version(&a, name), version(&b, name));
+        if x != y {
+            let change = match (&x, &y) {
+                (None, _) => "added",
+                (_, None) => "removed",
+                _ => "version",
+            };
+            let subject = if name == tool { tool.to_owned() } else { format!("{tool}: {name}") };
+            out.push(Difference { gate: Gate::Tool, subject, change, old: x, new: y, field: None, input: None });
+        }
+    }
+}
+
+fn file(path: &str, old: Option<&Value>, new: Option<&Value>, out: &mut Vec<Difference>) {
+    let mut push = |change, old, new| {
+        let (gate, subject) = (Gate::File, path.to_owned());
+        out.push(Difference { gate, subject, change, old, new, field: None, input: None });
+    };
+    match (old, new) {
+        (
+            Some(Value::File { digest: a, executable: x, .. }),
+            Some(Value::File { digest: b, executable: y, .. }),
+        ) => {
+            if a != b {
+                push("content", old.map(text), new.map(text));
+            }
+            if x != y {
+                push("mode", Some(mode(*x)), Some(mode(*y)));
+            }
+        }
+        (None, _) => push("added", None, new.map(text)),
+        (_, None) => push("removed", old.map(text), None),
+        _ => push("content", old.map(text), new.map(text)),
+    }
+}
+
+fn mode(executable: bool) -> String {
+    if executable { "0755".into() } else { "0644".into() }
+}
+
+/// The changed files of a large source tree; false if the trees are not at hand (then the digests must do).
+fn trees(name: &str, a: &Digest, b: &Digest, store: &Store, out: &mut Vec<Difference>) -> bool {
+    let (Ok(old), Ok(new)) = (store.get_tree(a), store.get_tree(b)) else { return false };
+    let before = out.len();
+    let all: std::collections::BTreeSet<_> = old.iter().chain(new.iter()).map(|e| e.path.clone()).collect();
+    let value = |tree: &Tree, path| {
+        let entry = tree.get(path)?;
+        Some(match &entry.node {
+            Node::File { digest, size } => {
+                Value::File { digest: *digest, size: *size, executable: entry.mode & 0o100 != 0 }
+            }
+            Node::Symlink { target } => Value::Link(String::from_utf8_lossy(target).into_owned()),
+            _ => Value::Unset,
+        })
+    };
+    let mut more = 0;
+    for path in &all {
+        let (x, y) = (value(&old, path), value(&new, path));
+        if x != y {
+            if out.len() - before < NAMED_FILES {
+                file(&path.to_string(), x.as_ref(), y.as_ref(), out);
+            } else {
+                more += 1;
+            }
+        }
+    }
+    if more > 0 {
+        out.push(Difference {
+            gate: Gate::File,
+            subject: format!("{more} more files of {name}"),
+            change: "content",
+            old: Some(a.short()),
+            new: Some(b.short()),
+            field: None,
+            input: None,
+        });
+    }
+    // Differences caused by an upstream step are explained by that step.
+    for difference in &mut out[before..] {
+        difference.input = Some(name.to_owned());
+    }
+    out.len() > before
+}
+
+/// A value as people read it.
+pub(super) fn text(value: &Value) -> String {
+    match value {
+        Value::Unset => "unset".into(),
+        Value::Text(t) => t.clone(),
+        Value::List(list) => list.join(" "),
+        Value::Number(n) => n.to_string(),
+        Value::Secret(d) => format!("(secret {})", d.short()),
+        Value::File { digest, size, .. } => format!("{} ({size} bytes)", digest.short()),
+        Value::Tree(d) => d.short(),
+        Value::Link(t) => format!("-> {t}"),
+        Value::Packages(list) => {
+            list.iter().map(|(n, v)| format!("{n} {v}")).collect::<Vec<_>>().join(", ")
+        }
+    }
+}
