@@ -1,2 +1,19 @@
-//! The mosbuild program.
-fn main() {}
+//! The mosbuild program: arguments in, a command run, an exit code out.
+//! Knows the terminal and every crate below; nothing below knows it.
+#![forbid(unsafe_code)]
+
+mod args;
+mod commands;
+mod failure;
+mod format;
+mod progress;
+mod run;
+mod session;
+mod settings;
+mod standing;
+mod table;
+mod ui;
+
+fn main() -> std::process::ExitCode {
+    run::main(std::env::args_os())
+}

@@ -1,0 +1,245 @@
+//! The command line: global flags, the commands, and how the two come together.
+//! Parses only; what a command does stands in its own file.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::commands::{
+    boot, build, clean, completions, doctor, graph, list, log, runs, schema, shell, show, test, version, why,
+};
+use crate::failure::Failure;
+use crate::ui::Ui;
+
+/// Builds a Linux boot image from a declaration, each piece of work once.
+#[derive(Parser, Debug)]
+#[command(name = "mosbuild", version, subcommand_required = true, arg_required_else_help = true)]
+#[command(
+    after_help = "Exit codes: 0 done, 1 a step failed, 2 wrong usage or configuration, 3 something is \
+                        missing on this host, 4 a source could not be fetched or does not match its lock, \
+                        10 `why`: rebuilt, 130 interrupted."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    global: GlobalArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+impl Cli {
+    /// The global flags, wherever they stood, and the command.
+    pub fn split(self) -> (GlobalArgs, Command) {
+        let behind = self.command.global().clone();
+        (self.global.then(behind), self.command)
+    }
+}
+
+/// When to colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ColorWhen {
+    /// On a terminal, unless NO_COLOR or CI is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never; progress is not redrawn either.
+    Never,
+}
+
+/// Flags of every command, before or behind its name.
+// clap's own `global = true` keeps only one of `--set a=1 build --set b=2`, so that each command has them too.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Global options")]
+pub struct GlobalArgs {
+    /// Work in this directory; its mosbuild.yaml is taken, none above it
+    #[arg(short = 'C', value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    pub directory: Option<PathBuf>,
+    /// Another file than mosbuild.yaml; the workspace is the directory that holds it
+    #[arg(short = 'f', value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub file: Option<PathBuf>,
+    /// Lay a profile over the file
+    #[arg(long, value_name = "P")]
+    pub profile: Option<String>,
+    /// Set a variable; may be repeated
+    #[arg(long, value_name = "k=v", value_parser = assignment)]
+    pub set: Vec<(String, String)>,
+    /// When to use colours
+    #[arg(long, value_enum, value_name = "WHEN")]
+    pub color: Option<ColorWhen>,
+    /// Print every line of output of the steps that run
+    #[arg(short = 'v', long, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Print errors and the summary only
+    #[arg(short = 'q', long, action = clap::ArgAction::Count, conflicts_with = "verbose")]
+    pub quiet: u8,
+}
+
+impl GlobalArgs {
+    /// These, and behind them those that stood later on the line and win.
+    fn then(mut self, later: GlobalArgs) -> GlobalArgs {
+        self.set.extend(later.set);
+        GlobalArgs {
+            directory: later.directory.or(self.directory),
+            file: later.file.or(self.file),
+            profile: later.profile.or(self.profile),
+            set: self.set,
+            color: later.color.or(self.color),
+            verbose: self.verbose.saturating_add(later.verbose),
+            quiet: self.quiet.saturating_add(later.quiet),
+        }
+    }
+
+    /// -1 quiet, 0, 1 verbose.
+    pub fn verbosity(&self) -> i8 {
+        i8::from(self.verbose > 0) - i8::from(self.quiet > 0)
+    }
+}
+
+fn assignment(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
+        _ => Err("write name=value".into()),
+    }
+}
+
+/// Where the store is.
+#[derive(Args, Clone, Debug, Default)]
+pub struct StoreArgs {
+    /// The store [default: $MOSBUILD_CACHE_DIR, else cache_dir of the user's settings, else
+    /// $XDG_CACHE_HOME/mosbuild, else ~/.cache/mosbuild]
+    #[arg(long, value_name = "D", value_hint = clap::ValueHint::DirPath)]
+    pub cache_dir: Option<PathBuf>,
+}
+
+/// A command's own arguments with the global flags.
+#[derive(Args, Debug)]
+pub struct With<T: Args> {
+    #[command(flatten)]
+    args: T,
+    #[command(flatten)]
+    global: GlobalArgs,
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Build targets; the default ones if none is named
+    Build(With<build::BuildArgs>),
+    /// Say why a target was built, or came from the cache
+    Why(With<why::WhyArgs>),
+    /// List the targets with rule, state, size and last cost
+    List(With<list::ListArgs>),
+    /// Show one target: definition, inputs, outputs, key, facts, cost
+    Show(With<show::ShowArgs>),
+    /// Show the graph of targets, coloured by state
+    Graph(With<graph::GraphArgs>),
+    /// Print the output of a target's last run
+    Log(With<log::LogArgs>),
+    /// List past runs
+    Runs(With<runs::RunsArgs>),
+    /// Open a shell in the prepared sandbox of a target's step
+    Shell(With<shell::ShellArgs>),
+    /// Start an image interactively
+    Boot(With<boot::BootArgs>),
+    /// Run boot tests; results are cached like any other
+    Test(With<test::TestArgs>),
+    /// Remove what mosbuild placed in dist/, and scratch
+    Clean(With<clean::CleanArgs>),
+    /// Say what the workspace needs from this host, and what is missing
+    Doctor(With<doctor::DoctorArgs>),
+    /// Print the JSON schema of mosbuild.yaml
+    Schema(With<schema::SchemaArgs>),
+    /// Print a completion script for a shell
+    Completions(With<completions::CompletionsArgs>),
+    /// Print the version
+    Version(With<version::VersionArgs>),
+}
+
+impl Command {
+    fn global(&self) -> &GlobalArgs {
+        match self {
+            Command::Build(c) => &c.global,
+            Command::Why(c) => &c.global,
+            Command::List(c) => &c.global,
+            Command::Show(c) => &c.global,
+            Command::Graph(c) => &c.global,
+            Command::Log(c) => &c.global,
+            Command::Runs(c) => &c.global,
+            Command::Shell(c) => &c.global,
+            Command::Boot(c) => &c.global,
+            Command::Test(c) => &c.global,
+            Command::Clean(c) => &c.global,
+            Command::Doctor(c) => &c.global,
+            Command::Schema(c) => &c.global,
+            Command::Completions(c) => &c.global,
+            Command::Version(c) => &c.global,
+        }
+    }
+
+    /// Runs it; `words` is the command line, for the run record.
+    pub fn run(self, ui: &Ui, global: &GlobalArgs, words: Vec<String>) -> Result<u8, Failure> {
+        match self {
+            Command::Build(c) => build::run(ui, global, words, &c.args),
+            Command::Why(c) => why::run(ui, global, &c.args),
+            Command::List(c) => list::run(ui, global, &c.args),
+            Command::Show(c) => show::run(ui, global, &c.args),
+            Command::Graph(c) => graph::run(ui, global, &c.args),
+            Command::Log(c) => log::run(ui, global, &c.args),
+            Command::Runs(c) => runs::run(ui, global, &c.args),
+            Command::Shell(c) => shell::run(ui, global, &c.args),
+            Command::Boot(c) => boot::run(ui, global, words, &c.args),
+            Command::Test(c) => test::run(ui, global, words, &c.args),
+            Command::Clean(c) => clean::run(ui, global, &c.args),
+            Command::Doctor(c) => doctor::run(ui, global, &c.args),
+            Command::Schema(c) => schema::run(ui, &c.args),
+            Command::Completions(c) => completions::run(ui, &c.args),
+            Command::Version(c) => version::run(ui, &c.args),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<(GlobalArgs, Command), clap::Error> {
+        Cli::try_parse_from(line.split_whitespace()).map(Cli::split)
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_flags_count_before_and_behind_the_command() {
+        let (global, _) = parse("mosbuild --set a=1 -C x build k --set b=2=3 --profile p -v").unwrap();
+        let set = [("a".to_owned(), "1".to_owned()), ("b".to_owned(), "2=3".to_owned())];
+        assert_eq!(global.set, set);
+        assert_eq!(global.directory.as_deref(), Some(std::path::Path::new("x")));
+        assert_eq!((global.profile.as_deref(), global.verbosity()), (Some("p"), 1));
+        let (global, _) = parse("mosbuild -C x -q build -C y").unwrap();
+        assert_eq!(global.directory.as_deref(), Some(std::path::Path::new("y")));
+        assert_eq!(global.verbosity(), -1);
+    }
+
+    #[test]
+    fn commands_and_flags_of_later_work_are_unknown() {
+        for name in "lock fetch verify size ls cat diff publish sbom cache trace import init".split(' ') {
+            let error = parse(&format!("mosbuild {name}")).unwrap_err();
+            assert_eq!(error.kind(), clap::error::ErrorKind::InvalidSubcommand, "{name}");
+            assert_eq!(error.exit_code(), 2);
+        }
+        for flag in ["--remote x", "--trace x"] {
+            let error = parse(&format!("mosbuild build {flag}")).unwrap_err();
+            assert_eq!((error.kind(), error.exit_code()), (clap::error::ErrorKind::UnknownArgument, 2));
+        }
+    }
+
+    #[test]
+    fn wrong_values_are_refused() {
+        for line in ["build --set x", "build --set =1", "build -j 0", "boot --hypervisor ch", "build -v -q"] {
+            assert_eq!(parse(&format!("mosbuild {line}")).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+}

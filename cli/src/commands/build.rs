@@ -1,0 +1,140 @@
+//! `mosbuild build`: runs the engine with a display, or says what it would do.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+use mosbuild_engine::build::{BuildOptions, Report, build, predict};
+use mosbuild_engine::events::{Fan, Sink};
+
+use crate::args::{GlobalArgs, StoreArgs};
+use crate::failure::Failure;
+use crate::progress::{Display, History, JsonLines};
+use crate::session::{Access, Grounds, Session};
+use crate::standing::forecast_line;
+use crate::ui::Ui;
+
+/// Arguments of `build`.
+#[derive(Args, Debug)]
+pub struct BuildArgs {
+    /// Targets; the default ones if none is named
+    #[arg(value_name = "TARGET")]
+    targets: Vec<String>,
+    #[command(flatten)]
+    run: RunArgs,
+    /// Say of each target whether it is a hit, will run and why, or depends on another; run nothing
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+    /// Run the steps of this target although their results are known; may be repeated
+    #[arg(long, value_name = "T")]
+    force: Vec<String>,
+    /// Put results here instead of dist/
+    #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    out: Option<PathBuf>,
+}
+
+/// Arguments of every command that builds.
+#[derive(Args, Clone, Debug, Default)]
+pub struct RunArgs {
+    /// Steps that run at once [default: $MOSBUILD_JOBS, else `jobs` of the user's settings, else one for each processor]
+    #[arg(short = 'j', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    jobs: Option<u16>,
+    /// Go on with what does not depend on a failure
+    #[arg(short = 'k', long)]
+    keep_going: bool,
+    /// Fail where mosbuild.lock would have to change
+    #[arg(long)]
+    locked: bool,
+    /// Never use the network
+    #[arg(long)]
+    offline: bool,
+    /// Neither look results up nor keep them
+    #[arg(long)]
+    no_cache: bool,
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// Write every event as a line of JSON to this file, or to stdout for -
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    events: Option<PathBuf>,
+}
+
+/// Builds, or predicts.
+pub fn run(ui: &Ui, global: &GlobalArgs, words: Vec<String>, args: &BuildArgs) -> Result<u8, Failure> {
+    let access = if args.dry_run { Access::Read } else { Access::Write };
+    let grounds = Grounds::open(ui, global, &args.run.store, args.out.as_deref(), access)?;
+    let mut options = args.run.options(&grounds, global, words, args.targets.clone());
+    options.force.clone_from(&args.force);
+    if !args.dry_run {
+        return Ok(execute(ui, &grounds, &options, &args.run)?.head.exit);
+    }
+    // Finding the pin of a source that is not locked yet would use the network and write the lock.
+    options.offline = true;
+    let mut session = Session::on(grounds)?;
+    let predicted = predict(&mut session.workspace, &session.grounds.store, &options)?;
+    let lines: String = predicted
+        .targets
+        .iter()
+        .map(|(target, forecast)| forecast_line(target, forecast, &predicted.steps) + "\n")
+        .collect();
+    ui.out(&lines)?;
+    Ok(0)
+}
+
+impl RunArgs {
+    /// As the engine wants them.
+    pub fn options(
+        &self,
+        grounds: &Grounds,
+        global: &GlobalArgs,
+        words: Vec<String>,
+        requested: Vec<String>,
+    ) -> BuildOptions {
+        BuildOptions {
+            requested,
+            jobs: self.jobs.map(usize::from).or(grounds.settings.jobs).unwrap_or(0),
+            keep_going: self.keep_going,
+            force: Vec::new(),
+            locked: self.locked,
+            offline: self.offline,
+            no_cache: self.no_cache,
+            args: words,
+            profile: global.profile.clone(),
+        }
+    }
+}
+
+/// Builds with a display and, if wanted, a file of events.
+pub fn execute(
+    ui: &Ui,
+    grounds: &Grounds,
+    options: &BuildOptions,
+    args: &RunArgs,
+) -> Result<Report, Failure> {
+    let site = &grounds.site;
+    let jobs = match options.jobs {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        n => n,
+    };
+    let history = History::new(site.clone(), options.requested.clone(), jobs);
+    let display = Display::new(ui, annotated_file(&site.load.root.join(&site.load.file)), history);
+    let events = args.events.as_deref().map(JsonLines::open).transpose()?.map(Arc::new);
+    let mut sinks: Vec<Arc<dyn Sink>> = Vec::new();
+    if let Some(events) = &events {
+        sinks.push(events.clone());
+    }
+    sinks.push(display.sink());
+    let built = build(site, &grounds.store, options, Arc::new(Fan(sinks)));
+    display.close();
+    if let Some(error) = events.and_then(|e| e.finish()) {
+        ui.error(&error, &[]);
+    }
+    Ok(built?)
+}
+
+/// How GitHub's annotations name the file: from the top of the checkout.
+fn annotated_file(path: &std::path::Path) -> String {
+    let top = std::env::var_os("GITHUB_WORKSPACE").map(PathBuf::from);
+    let below = top.and_then(|top| path.strip_prefix(top).ok().map(PathBuf::from));
+    let short = || path.file_name().map(PathBuf::from).unwrap_or_default();
+    below.unwrap_or_else(short).display().to_string()
+}

@@ -1,0 +1,306 @@
+//! `mosbuild doctor`: what the rules of this workspace need from this host, what is there and what is missing.
+//! Builds nothing, fetches nothing; exit code 3 if a build would fail for want of something.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use mosbuild_engine::action::{ExecutorKind, Work};
+use mosbuild_engine::exec::probe;
+use mosbuild_engine::lockfile::{Missing, Pins};
+use mosbuild_engine::plan::{StepGraph, plan};
+use serde_json::json;
+
+use crate::args::{GlobalArgs, StoreArgs};
+use crate::failure::Failure;
+use crate::format::size;
+use crate::session::{Access, Session};
+use crate::table::{Align, Cell, Table};
+use crate::ui::{Paint, Ui};
+
+/// Less free space than this is worth a warning: a kernel build takes some of it.
+const LITTLE_SPACE: u64 = 5 << 30;
+
+/// Arguments of `doctor`.
+#[derive(Args, Debug)]
+pub struct DoctorArgs {
+    /// One JSON object for programs
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+/// One thing that is needed.
+struct Finding {
+    what: String,
+    /// Who needs it.
+    needed_by: Vec<String>,
+    /// What was found, or what is wrong.
+    found: Result<String, String>,
+    help: Vec<String>,
+}
+
+/// Examines.
+pub fn run(ui: &Ui, global: &GlobalArgs, args: &DoctorArgs) -> Result<u8, Failure> {
+    let mut session = Session::open(ui, global, &args.store, Access::Read)?;
+    let (graph, mut findings) = plan_what_can_be(&session)?;
+    let needs = needs(&session, &graph);
+    findings.extend(sandbox(&needs));
+    findings.extend(tools(&mut session, &needs.tools));
+    findings.push(store(session.store().root()));
+    if needs.machines {
+        findings.push(kvm());
+    }
+    let missing = findings.iter().any(|f| f.found.is_err());
+    match args.json {
+        true => ui.json(&object(&findings, !missing))?,
+        false => ui.out(&text(&findings, ui.color_out))?,
+    }
+    Ok(if missing { 3 } else { 0 })
+}
+
+/// The steps of every target that can be planned; those that cannot are findings themselves.
+fn plan_what_can_be(session: &Session) -> Result<(StepGraph, Vec<Finding>), Failure> {
+    let loaded = &session.workspace.loaded;
+    let mut wanted: Vec<u32> = loaded.order.clone();
+    let mut findings = Vec::new();
+    loop {
+        let pins = Pins::read(&session.workspace.dirs.root, Missing::Offline);
+        let mut pins = pins.map_err(|e| Failure::new(e.exit, e.message))?;
+        let errors = match plan(loaded, &session.workspace.site.registry, &mut pins, wanted.clone()) {
+            Ok(graph) => return Ok((graph, findings)),
+            Err(errors) => errors,
+        };
+        let mut broken: BTreeSet<u32> = BTreeSet::new();
+        for (target, error) in errors {
+            broken.insert(target);
+            // A source that is not locked yet is no fault of the host: the next build locks it.
+            if error.exit != 4 {
+                findings.push(Finding {
+                    what: "plan".into(),
+                    needed_by: vec![session.name(target).into()],
+                    found: Err(error.message),
+                    help: error.help,
+                });
+            }
+        }
+        for &t in &loaded.order {
+            if loaded.targets[t as usize].references.iter().any(|r| broken.contains(&r.target)) {
+                broken.insert(t);
+            }
+        }
+        let before = wanted.len();
+        wanted.retain(|t| !broken.contains(t));
+        if wanted.len() == before {
+            return Err(Failure::new(1, "the targets cannot be planned"));
+        }
+    }
+}
+
+#[derive(Default)]
+struct Needs {
+    /// Tool → targets.
+    tools: BTreeMap<String, BTreeSet<String>>,
+    sandboxed: BTreeSet<String>,
+    /// Some step runs a virtual machine.
+    machines: bool,
+}
+
+fn needs(session: &Session, graph: &StepGraph) -> Needs {
+    let mut needs = Needs::default();
+    for node in &graph.steps {
+        let Work::Command(command) = &node.step.work else { continue };
+        let target = session.name(node.target).to_owned();
+        for tool in &command.tools {
+            needs.tools.entry(tool.clone()).or_default().insert(target.clone());
+        }
+        needs.machines |= command.devices.iter().any(|d| d.ends_with("kvm"));
+        if command.executor == ExecutorKind::Sandbox {
+            needs.sandboxed.insert(target);
+        }
+    }
+    needs
+}
+
+fn sandbox(needs: &Needs) -> Option<Finding> {
+    if needs.sandboxed.is_empty() {
+        return None;
+    }
+    let (found, help) = match probe() {
+        Ok(()) => (Ok("namespaces work".into()), Vec::new()),
+        Err(refused) => {
+            let without = "or set `executor: host` on the targets that may run without a sandbox";
+            (Err(refused.reason), vec![refused.remedy, without.into()])
+        }
+    };
+    Some(Finding {
+        what: "sandbox".into(),
+        needed_by: needs.sandboxed.iter().cloned().collect(),
+        found,
+        help,
+    })
+}
+
+fn tools(session: &mut Session, needed: &BTreeMap<String, BTreeSet<String>>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (tool, targets) in needed {
+        let identified = session.workspace.host.identify(std::slice::from_ref(tool));
+        let (found, help) = match identified {
+            Ok(identities) => {
+                let packages = identities.get(tool).map(|i| i.packages.as_slice()).unwrap_or_default();
+                (Ok(found_tool(tool, packages)), Vec::new())
+            }
+            Err(missing) => {
+                let message = missing.iter().map(|m| m.message.as_str()).collect::<Vec<_>>().join("; ");
+                (Err(message), missing.into_iter().flat_map(|m| m.help).collect())
+            }
+        };
+        findings.push(Finding {
+            what: tool.clone(),
+            needed_by: targets.iter().cloned().collect(),
+            found,
+            help,
+        });
+    }
+    findings
+}
+
+/// Path of a tool and the package that most likely brought it.
+fn found_tool(tool: &str, packages: &[(String, String)]) -> String {
+    let path = on_path(tool).map(|p| p.display().to_string()).unwrap_or_else(|| tool.into());
+    let own = packages.iter().find(|(name, _)| name == tool || name.starts_with(&format!("{tool}-")));
+    match own.or(if packages.len() == 1 { packages.first() } else { None }) {
+        Some((name, version)) => format!("{path}, {name} {version}"),
+        None => path,
+    }
+}
+
+fn on_path(tool: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|dir| dir.join(tool)).find(|p| p.is_file())
+}
+
+fn store(root: &Path) -> Finding {
+    let free = rustix::fs::statvfs(root).map(|s| s.f_bavail.saturating_mul(s.f_frsize));
+    let (found, help) = match free {
+        Ok(free) => {
+            let little = free < LITTLE_SPACE;
+            let help =
+                little.then(|| "that is little for a kernel; --cache-dir puts the store elsewhere".into());
+            (Ok(format!("{}, {} free", root.display(), size(free))), help.into_iter().collect())
+        }
+        Err(e) => (Err(format!("{}: {e}", root.display())), Vec::new()),
+    };
+    Finding { what: "store".into(), needed_by: Vec::new(), found, help }
+}
+
+/// Not needed, but a boot takes some ten times as long without it.
+fn kvm() -> Finding {
+    let (found, help) = match super::boot::kvm_opens() {
+        true => (Ok("/dev/kvm can be used".into()), Vec::new()),
+        false => {
+            let help = "machines are emulated, which is slower; `sudo usermod -aG kvm $USER` may allow it";
+            (Ok("/dev/kvm cannot be used".into()), vec![help.into()])
+        }
+    };
+    Finding { what: "kvm".into(), needed_by: Vec::new(), found, help }
+}
+
+fn text(findings: &[Finding], color: bool) -> String {
+    let mut table = Table::new(&[
+        ("", Align::Left),
+        ("needed", Align::Left),
+        ("found", Align::Left),
+        ("by", Align::Left),
+    ]);
+    for finding in findings {
+        let (mark, found) = match &finding.found {
+            Ok(found) => (Cell::painted("ok", Paint::Green), found.lines().next().unwrap_or_default()),
+            Err(wrong) => (Cell::painted("missing", Paint::Red), wrong.lines().next().unwrap_or_default()),
+        };
+        table.row([mark, finding.what.as_str().into(), found.into(), by(&finding.needed_by).into()]);
+    }
+    let mut out = table.render(color);
+    let help: BTreeSet<&String> = findings.iter().flat_map(|f| &f.help).collect();
+    if !help.is_empty() {
+        out.push('\n');
+        for line in help {
+            out.push_str(&format!("{}: {line}\n", Paint::Cyan.on(color, "help")));
+        }
+    }
+    let packages = packages(findings);
+    if packages.len() > 1 {
+        let all = packages.into_iter().collect::<Vec<_>>().join(" ");
+        out.push_str(&format!("\nall at once: sudo apt-get install {all}\n"));
+    }
+    out
+}
+
+/// The packages that the help of missing things says to install.
+fn packages(findings: &[Finding]) -> BTreeSet<String> {
+    let help = findings.iter().filter(|f| f.found.is_err()).flat_map(|f| &f.help);
+    help.filter_map(|line| {
+        let (_, rest) = line.split_once("apt-get install ").or_else(|| line.split_once("apt install "))?;
+        Some(rest.split('`').next().unwrap_or(rest))
+    })
+    .flat_map(str::split_whitespace)
+    .filter(|word| !word.starts_with('-'))
+    .map(str::to_owned)
+    .collect()
+}
+
+fn by(targets: &[String]) -> String {
+    match targets {
+        [] => String::new(),
+        [a, b, c, rest @ ..] if !rest.is_empty() => format!("{a}, {b}, {c} and {} more", rest.len()),
+        few => few.join(", "),
+    }
+}
+
+fn object(findings: &[Finding], ok: bool) -> serde_json::Value {
+    let list: Vec<_> = findings
+        .iter()
+        .map(|f| {
+            json!({
+                "what": f.what,
+                "ok": f.found.is_ok(),
+                "found": f.found.as_ref().ok(),
+                "problem": f.found.as_ref().err(),
+                "needed_by": f.needed_by,
+                "help": f.help,
+            })
+        })
+        .collect();
+    json!({"schema": "mosbuild.doctor/1", "ok": ok, "findings": list})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packages_are_gathered_from_the_help_of_what_is_missing() {
+        let finding = |found: Result<&str, &str>, help: &str| Finding {
+            what: "x".into(),
+            needed_by: Vec::new(),
+            found: found.map(str::to_owned).map_err(str::to_owned),
+            help: vec![help.into()],
+        };
+        let all = [
+            finding(Err("a"), "sudo apt-get install -y bc flex"),
+            finding(Err("b"), "run `apt install bison` first"),
+            finding(Ok("c"), "apt install unneeded"),
+            finding(Err("d"), "no idea"),
+        ];
+        let found: Vec<_> = packages(&all).into_iter().collect();
+        assert_eq!(found, ["bc", "bison", "flex"]);
+    }
+
+    #[test]
+    fn many_targets_are_counted() {
+        let names: Vec<String> = ["a", "b", "c", "d", "e"].map(String::from).into();
+        assert_eq!(by(&names), "a, b, c and 2 more");
+        assert_eq!(by(&names[..2]), "a, b");
+    }
+}

@@ -1,0 +1,18 @@
+//! The commands, one file each: its arguments, whose doc comments are its help, then what it does.
+//! No command calls another, but `test` and `boot` build as `build` does.
+
+pub mod boot;
+pub mod build;
+pub mod clean;
+pub mod completions;
+pub mod doctor;
+pub mod graph;
+pub mod list;
+pub mod log;
+pub mod runs;
+pub mod schema;
+pub mod shell;
+pub mod show;
+pub mod test;
+pub mod version;
+pub mod why;

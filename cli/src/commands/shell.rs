@@ -1,0 +1,143 @@
+//! `mosbuild shell`: a person in the place of a step, with its inputs, tools and environment.
+
+use std::collections::HashMap;
+
+use clap::Args;
+use mosbuild_cache::{ActionResult, Digest};
+use mosbuild_engine::action::{Command, ExecutorKind, Work};
+use mosbuild_engine::build::prepare_shell;
+use mosbuild_engine::exec::{End, Executor, Host, Sandbox};
+use mosbuild_engine::plan::StepNode;
+
+use super::log::named;
+use crate::args::{GlobalArgs, StoreArgs};
+use crate::failure::Failure;
+use crate::session::{Access, Session};
+use crate::standing::{Forecasted, forecast};
+use crate::ui::{Paint, Ui};
+
+/// Arguments of `shell`.
+#[derive(Args, Debug)]
+pub struct ShellArgs {
+    /// The target, or target:step
+    #[arg(value_name = "TARGET")]
+    target: String,
+    /// The step [default: the last one that runs a command]
+    #[arg(long, value_name = "S")]
+    step: Option<String>,
+    /// Run this instead of an interactive shell
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+/// Opens it.
+pub fn run(ui: &Ui, global: &GlobalArgs, args: &ShellArgs) -> Result<u8, Failure> {
+    let mut session = Session::open(ui, global, &args.store, Access::Write)?;
+    let (target, step) = named(&args.target, args.step.as_deref());
+    let index = session.target(target)?;
+    let found = forecast(&mut session, vec![target.to_owned()])?;
+    let node = choose(&found, index, target, step)?;
+    let Work::Command(command) = &node.step.work else {
+        return Err(Failure::usage(format!("{target}:{} runs no command", node.step.name)));
+    };
+    let results = results(&session, &found)?;
+    let evaluator = found.prepared.evaluator(session.store());
+    let made = |ix: u32, name: &str| results.get(&ix)?.outputs.get(name).cloned();
+    let Some(inputs) = evaluator.inputs(node, &made) else {
+        let missing = missing(&session, &found, node, &results);
+        return Err(Failure::new(1, format!("{target}:{} needs what is not built yet", node.step.name))
+            .help(format!("run `mosbuild build {}` first", missing.join(" "))));
+    };
+    let opened = prepare_shell(node, command, &inputs, &found.prepared, session.store());
+    let mut shell =
+        opened.map_err(|e| Failure::Errors { exit: e.exit, errors: vec![(e.message, e.help)] })?;
+    if !args.command.is_empty() {
+        shell.job.argv = args.command.iter().map(Into::into).collect();
+    } else {
+        ui.note(&introduction(ui, target, &node.step.name, command));
+    }
+    let outcome = match command.executor {
+        ExecutorKind::Sandbox => Sandbox.run(&shell.job, &()),
+        ExecutorKind::Host => Host.run(&shell.job, &()),
+    };
+    // The scratch directory goes when the shell has ended, not before.
+    drop(shell.scratch);
+    let outcome = outcome.map_err(|e| Failure::new(3, e.to_string()))?;
+    Ok(match outcome.end {
+        End::Exit(0) => 0,
+        // Whatever the last command of a session gave is no failure of the session.
+        End::Exit(_) if args.command.is_empty() => 0,
+        _ => 1,
+    })
+}
+
+fn choose<'a>(
+    found: &'a Forecasted,
+    target: u32,
+    name: &str,
+    step: Option<&str>,
+) -> Result<&'a StepNode, Failure> {
+    let graph = &found.prepared.graph;
+    let steps: Vec<&StepNode> =
+        graph.of_target[target as usize].iter().map(|s| &graph.steps[*s as usize]).collect();
+    let commands = steps.iter().filter(|s| matches!(s.step.work, Work::Command(_)));
+    match step {
+        Some(step) => steps.iter().find(|s| s.step.name == step).copied().ok_or_else(|| {
+            let known: Vec<&str> = steps.iter().map(|s| s.step.name.as_str()).collect();
+            Failure::usage(format!("{name} has no step {step}"))
+                .help(format!("its steps are {}", known.join(", ")))
+        }),
+        None => commands.last().copied().ok_or_else(|| {
+            Failure::usage(format!("no step of {name} runs a command: there is no sandbox to open"))
+        }),
+    }
+}
+
+/// Results of all steps that are hits, by step.
+fn results(session: &Session, found: &Forecasted) -> Result<HashMap<u32, ActionResult>, Failure> {
+    let mut all = HashMap::new();
+    for (ix, note) in (0u32..).zip(&found.predicted.steps) {
+        let Some(key) = note.key else { continue };
+        let remembered = session.workspace.memory.get(&note.target, &note.step);
+        let same = |key: &Digest| remembered.filter(|m| m.key == Some(*key)).and_then(|m| m.result.clone());
+        let result = match same(&key) {
+            Some(result) => Some(result),
+            None => session.store().get_result(&key)?,
+        };
+        all.extend(result.map(|result| (ix, result)));
+    }
+    Ok(all)
+}
+
+/// Targets of the steps that the step needs and that have no result.
+fn missing(
+    session: &Session,
+    found: &Forecasted,
+    node: &StepNode,
+    results: &HashMap<u32, ActionResult>,
+) -> Vec<String> {
+    let lacking = node.needs.iter().filter(|n| !results.contains_key(n));
+    let mut names: Vec<String> =
+        lacking.map(|n| session.name(found.prepared.graph.steps[*n as usize].target).to_owned()).collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+fn introduction(ui: &Ui, target: &str, step: &str, command: &Command) -> String {
+    let bold = |text: &str| Paint::Bold.on(ui.color_err, text);
+    let wherein = match command.executor {
+        ExecutorKind::Sandbox => "in its sandbox",
+        ExecutorKind::Host => "on the host, where it runs without a sandbox",
+    };
+    let mut text = format!("a shell in the place of {}, {wherein}; ", bold(&format!("{target}:{step}")));
+    text.push_str("nothing that is written here is kept. The step runs:\n");
+    match &command.script {
+        Some(script) => script.lines().for_each(|line| text.push_str(&format!("  {line}\n"))),
+        None => text.push_str(&format!("  {}\n", command.argv.join(" "))),
+    }
+    text.push_str("`exit` or Ctrl-D leaves");
+    text
+}

@@ -1,0 +1,48 @@
+//! From the command line to an exit code: parse, run the one command, say what went wrong.
+//! The only place where failures become exit codes.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::Cli;
+use crate::failure::Failure;
+use crate::ui::Ui;
+
+/// Runs the program.
+pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.collect();
+    let cli = match Cli::try_parse_from(&args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A closed pipe is no reason to fail over help that nobody reads.
+            let _ = error.print();
+            return ExitCode::from(error.exit_code().clamp(0, 255) as u8);
+        }
+    };
+    let (global, command) = cli.split();
+    let ui = Ui::new(&global);
+    let words = args.iter().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
+    let exit = match command.run(&ui, &global, words) {
+        Ok(exit) => exit,
+        Err(failure) => report(&ui, failure),
+    };
+    ExitCode::from(exit)
+}
+
+fn report(ui: &Ui, failure: Failure) -> u8 {
+    match failure {
+        Failure::BrokenPipe => 0,
+        Failure::Errors { exit, errors } => {
+            for (message, help) in &errors {
+                ui.error(message, help);
+            }
+            exit
+        }
+        Failure::Diagnostics(diagnostics) => {
+            ui.diagnostics(&diagnostics);
+            2
+        }
+    }
+}
