@@ -1,7 +1,7 @@
 //! From resolved targets to steps: the planner that rules talk to, and the step graph that the build walks.
 //! Runs nothing, hashes nothing, and knows no rule.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use crate::action::{Input, OutKind, Step, Work};
@@ -24,6 +24,8 @@ pub struct Planner<'a> {
     loaded: &'a Loaded,
     rules: &'a [Option<Box<dyn Rule>>],
     pins: &'a mut Pins,
+    /// Outputs that some target or dist entry names.
+    read: &'a HashSet<(u32, &'a str)>,
     plan: TargetPlan,
 }
 
@@ -83,6 +85,16 @@ impl<'a> Planner<'a> {
     /// Index of the target that `reference` names, for [`Step::gates`].
     pub fn target_index(&self, reference: &str) -> Result<u32, PlanError> {
         Ok(self.resolve(reference)?.0)
+    }
+
+    /// Whether something asks for this target's output of that name: another target, dist, or a request by name
+    /// (the default output).
+    pub fn output_is_read(&self, output: &str) -> bool {
+        let default = self.loaded.targets[self.target as usize].outputs.first();
+        if default.is_some_and(|o| o.name == output) {
+            return true;
+        }
+        self.read.contains(&(self.target, output))
     }
 
     /// Whether a text names a target or a target's output.
@@ -235,10 +247,14 @@ pub fn plan(
         of_target: vec![Vec::new(); count],
         outputs: vec![BTreeMap::new(); count],
     };
+    let by_targets = loaded.targets.iter().flat_map(|t| &t.references).map(|r| (r.target, r.output.as_deref()));
+    let by_dist = loaded.dist.iter().map(|d| (d.target, d.output.as_deref()));
+    let read = by_targets.chain(by_dist).filter_map(|(t, o)| Some((t, o?))).collect();
     for i in 0..graph.closure.len() {
         let t = graph.closure[i];
         let Some(rule) = &rules[t as usize] else { continue };
-        let mut planner = Planner { target: t, loaded, rules: &rules, pins, plan: TargetPlan::default() };
+        let mut planner =
+            Planner { target: t, loaded, rules: &rules, pins, read: &read, plan: TargetPlan::default() };
         match rule.plan(&mut planner) {
             Ok(()) => graph.add(t, planner.plan),
             Err(e) => errors.push((t, e)),

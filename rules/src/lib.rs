@@ -1,3 +1,38 @@
-//! One file per rule.
+//! One file per rule: typed fields in, plan out.
+//! Knows the formats, the engine's `Rule` trait and trees. Knows no scheduler, no terminal and no cache layout.
 
-pub mod component;
+#![forbid(unsafe_code)]
+
+mod boot_test;
+mod command;
+mod component;
+mod cpio;
+mod files;
+mod group;
+mod kernel;
+mod linux;
+mod modules;
+mod one_or_many;
+mod preflight;
+mod rootfs;
+mod size;
+mod source;
+mod steps;
+
+use mosbuild_engine::rule::{Registry, RuleType};
+
+/// Every rule, with the version that is in the keys of its steps: raise it when the same fields make another plan.
+pub fn registry() -> Registry {
+    Registry::new(vec![
+        RuleType::of::<boot_test::BootTest>("boot-test", boot_test::VERSION),
+        RuleType::of::<command::CommandRule>("command", 1),
+        RuleType::of::<component::Component>("component", 1),
+        RuleType::of::<cpio::Cpio>("cpio", 1),
+        RuleType::of::<files::Files>("files", 1),
+        RuleType::of::<group::Group>("group", 1),
+        RuleType::of::<kernel::Kernel>("kernel", kernel::VERSION),
+        RuleType::of::<linux::Linux>("linux", linux::VERSION),
+        RuleType::of::<modules::Modules>("modules", modules::VERSION),
+        RuleType::of::<rootfs::Rootfs>("rootfs", 1),
+    ])
+}

@@ -28,8 +28,8 @@ enum State {
     Done(Arc<ActionResult>, OutcomeCode),
     /// It ran and failed.
     Failed,
-    /// A step that it reads or that gates it failed; that one's target.
-    Skipped(u32),
+    /// A step that it reads or that gates it failed.
+    Skipped,
     /// Interrupted, or not started because of a failure elsewhere.
     Cancelled,
 }
@@ -514,7 +514,7 @@ impl<'a> Driver<'a> {
                 if !matches!(self.states[b as usize], State::Waiting | State::Ready) {
                     continue;
                 }
-                self.states[b as usize] = State::Skipped(culprit);
+                self.states[b as usize] = State::Skipped;
                 let note = &mut self.notes[b as usize];
                 note.outcome = OutcomeCode::Skipped;
                 note.message = Some(format!("skipped because {culprit_name} failed"));

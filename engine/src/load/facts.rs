@@ -34,6 +34,22 @@ pub struct RuleFacts {
     pub outputs: Vec<OutputDecl>,
     /// Files of the workspace.
     pub files: Vec<FileUse>,
+    /// Texts that are a reference if what is before their `:` names a target, and else a path of the workspace.
+    pub either: Vec<FileUse>,
+}
+
+impl RuleFacts {
+    /// Tells references from paths, once the names of the targets are known.
+    pub(super) fn decide(&mut self, is_target: impl Fn(&str) -> bool) {
+        for used in std::mem::take(&mut self.either) {
+            let name = used.pattern.split(':').next().unwrap_or_default();
+            if is_target(name) || used.pattern.contains(':') {
+                self.references.push(RefUse { field: used.field, text: used.pattern, kind: RefKind::Output });
+            } else {
+                self.files.push(used);
+            }
+        }
+    }
 }
 
 /// What a reference may name.

@@ -166,6 +166,11 @@ fn resolve_text(
         facts.push(found);
     }
 
+    let known: std::collections::HashSet<&str> =
+        model.targets.iter().map(|target| target.name.text.as_str()).collect();
+    for found in facts.iter_mut().flatten() {
+        found.decide(|name| known.contains(name));
+    }
     let names = resolve::Names::new(&model.targets, &facts, &hints);
     let mut references = Vec::with_capacity(model.targets.len());
     let expander = Expander::new(&options.root);
