@@ -67,6 +67,10 @@ impl Cargo<'_> {
     fn command(&self) -> Command {
         let mut tools: Vec<String> = CARGO_TOOLS.iter().map(|t| (*t).to_owned()).collect();
         tools.push("rustc".into());
+        if self.target.ends_with("-gnu") {
+            // The static libc that crt-static links.
+            tools.push("libc6-dev".into());
+        }
         tools.extend(self.tools.iter().cloned());
         tools.sort();
         tools.dedup();

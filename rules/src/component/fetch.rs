@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use toml::{Table, Value};
 
 use super::host::HostCargo;
-use super::prepare::tree_output;
+use crate::steps::tree_output;
 
 /// Name of the package that asks for the crate; no crate is called so.
 const ASKING: &str = "mosbuild-asks-for-a-crate";

@@ -7,6 +7,8 @@ use mosbuild_engine::action::EnvVar;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::one_or_many::OneOrMany;
+
 /// Where a component comes from: `{crate, version}` or `{path}`.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -51,32 +53,6 @@ impl Source {
     }
 }
 
-/// One string, or a list of strings.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub enum Names {
-    /// One.
-    One(String),
-    /// Several.
-    Many(Vec<String>),
-}
-
-impl Default for Names {
-    fn default() -> Names {
-        Names::Many(Vec::new())
-    }
-}
-
-impl Names {
-    /// All of them.
-    pub fn all(&self) -> &[String] {
-        match self {
-            Names::One(name) => std::slice::from_ref(name),
-            Names::Many(names) => names,
-        }
-    }
-}
-
 /// Where a program goes: one path, or paths and a mode.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
@@ -92,7 +68,7 @@ pub enum Install {
 #[serde(deny_unknown_fields)]
 pub struct InstallWith {
     /// Where to: one path or several.
-    pub to: Names,
+    pub to: OneOrMany,
     /// Permissions as a quoted octal number; 0755 if absent.
     #[serde(default)]
     pub mode: Option<String>,

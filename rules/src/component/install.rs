@@ -3,14 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use mosbuild_cache::{Entry, Node, Output, OutputKind, TreePath};
+use mosbuild_cache::{Entry, Node, Output, OutputKind};
 use mosbuild_engine::action::{Builtin, BuiltinCx, Made, OutKind, StepError};
 use object::elf::{FileHeader32, FileHeader64};
 use object::read::elf::{FileHeader, ProgramHeader};
 use object::{Endianness, FileKind};
 use serde::{Deserialize, Serialize};
 
-use super::prepare::{tree_of, tree_output};
+use crate::steps::{entry, tree_of, tree_output};
 
 /// Name of the output that holds everything installed.
 pub const TREE: &str = "tree";
@@ -59,9 +59,8 @@ impl Builtin for InstallPrograms {
                 check_static(name, &cx.store.read(digest)?)?;
             }
             for path in &placement.to {
-                let path =
-                    TreePath::new(path.as_bytes()).map_err(|e| StepError::new(format!("{path}: {e}")))?;
-                entries.push(Entry::new(path, placement.mode, Node::File { digest: *digest, size: *size }));
+                let node = Node::File { digest: *digest, size: *size };
+                entries.push(entry(path.as_bytes(), placement.mode, node)?);
             }
             let kind = OutputKind::File { executable: placement.mode & 0o100 != 0 };
             made.outputs.insert(name.clone(), Output { kind, digest: *digest, size: *size });

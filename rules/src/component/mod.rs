@@ -26,7 +26,7 @@ mod vendor;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mosbuild_engine::action::{Command, EnvVar, Input, Place, Step, StepInput, Work};
+use mosbuild_engine::action::{EnvVar, Input, StepInput};
 use mosbuild_engine::field;
 use mosbuild_engine::load::{
     FieldError, FieldPath, FileKind, FileUse, OutputDecl, OutputKind, RuleFacts, Step as FieldStep,
@@ -36,10 +36,9 @@ use mosbuild_engine::rule::{PlanError, Rule};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use fields::{Env, Install, Names, Origin, Source};
-
-/// Raised when the same fields are planned in another way.
-pub const VERSION: u32 = 1;
+use crate::one_or_many::OneOrMany;
+use crate::steps::{at, builtin, command, made, read, writable};
+use fields::{Env, Install, Origin, Source};
 
 /// A program of one's own, statically linked.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -55,10 +54,10 @@ pub struct Component {
     package: Option<String>,
     /// Programs to build; those of `install` if absent.
     #[serde(default)]
-    bins: Names,
+    bins: OneOrMany,
     /// Features to switch on.
     #[serde(default)]
-    features: Names,
+    features: OneOrMany,
     /// Whether the default features are on; true if absent.
     #[serde(default)]
     default_features: Option<bool>,
@@ -73,7 +72,7 @@ pub struct Component {
     env: BTreeMap<String, Env>,
     /// Host programs that build scripts need beside compiler and linker.
     #[serde(default)]
-    tools: Names,
+    tools: OneOrMany,
     /// Script for `sh -eu`, run in source/subdir with $OUT, $ARCH and $TARGET in place of cargo.
     #[serde(default)]
     build: Option<String>,
@@ -113,19 +112,18 @@ impl Rule for Component {
             host::require_target(planner.name(), &target)?;
         }
         let (source, version) = self.plan_source(planner)?;
-        let prepare = planner.step(Step {
-            name: "prepare".into(),
-            work: prepare::shared(prepare::Prepare { cargo: self.build.is_none() }),
-            inputs: vec![input("source", source, Place::Unplaced)],
-            params: params(&[("package", package), ("subdir", subdir), ("version", &version)]),
-            gates: Vec::new(),
-        });
+        let prepare = planner.step(builtin(
+            "prepare",
+            prepare::Prepare { cargo: self.build.is_none() },
+            vec![read("source", source)],
+            &[("package", package.into()), ("subdir", subdir.into()), ("version", version)],
+        ));
         let env = fields::environment(&self.env);
         let build = match &self.build {
             Some(text) => {
                 let tools = self.tools.all();
-                let command = commands::script(text, subdir, planner.arch(), &target, &env, tools);
-                planner.step(command_step("build", command, vec![self.placed_source(prepare)]))
+                let script = commands::script(text, subdir, planner.arch(), &target, &env, tools);
+                planner.step(command("build", script, vec![placed_source(prepare)]))
             }
             None => self.plan_cargo(planner, prepare, &target, &env),
         };
@@ -142,13 +140,12 @@ impl Rule for Component {
             .map_err(|e| PlanError::new(2, format!("{}: install: {e}", planner.name())))?;
         let check = if self.build.is_none() { "yes" } else { "no" };
         let names: Vec<String> = self.install.keys().cloned().collect();
-        let done = planner.step(Step {
-            name: "install".into(),
-            work: prepare::shared(install::InstallPrograms { names: names.clone() }),
-            inputs: vec![input("bins", made(build, "bins"), Place::Unplaced)],
-            params: params(&[("install", &placements), ("static", check)]),
-            gates: Vec::new(),
-        });
+        let done = planner.step(builtin(
+            "install",
+            install::InstallPrograms { names: names.clone() },
+            vec![read("bins", made(build, "bins"))],
+            &[("install", placements), ("static", check.into())],
+        ));
         for name in names.iter().map(String::as_str).chain([install::TREE]) {
             planner.output(name, done, name);
         }
@@ -178,18 +175,12 @@ impl Component {
         let field = |key: &str| pin.get(key).map(String::as_str).unwrap_or_default();
         let version = field("version").to_owned();
         let fields = [
-            ("crate", name),
-            ("version", &version),
-            ("checksum", field("checksum")),
-            ("cargo_lock", field("cargo_lock")),
+            ("crate", name.to_owned()),
+            ("version", version.clone()),
+            ("checksum", field("checksum").to_owned()),
+            ("cargo_lock", field("cargo_lock").to_owned()),
         ];
-        let step = planner.step(Step {
-            name: "source".into(),
-            work: prepare::shared(fetch::FetchCrate { workspace }),
-            inputs: Vec::new(),
-            params: params(&fields),
-            gates: Vec::new(),
-        });
+        let step = planner.step(builtin("source", fetch::FetchCrate { workspace }, Vec::new(), &fields));
         Ok((made(step, "source"), version))
     }
 
@@ -213,36 +204,22 @@ impl Component {
             env,
             tools: self.tools.all(),
         };
-        let fetched = planner.step(Step {
-            name: "vendor".into(),
-            work: prepare::shared(vendor::Vendor { workspace: planner.root().to_owned() }),
-            inputs: vec![
-                input("stub", made(prepare, "stub"), Place::Unplaced),
-                input("members", made(prepare, "members"), Place::Unplaced),
-            ],
-            params: params(&[("target", target)]),
-            gates: Vec::new(),
-        });
-        let read_only = |name, step, path: &str| input(name, made(step, name), Place::ReadOnly(path.into()));
-        let vendor = read_only("vendor", fetched, commands::VENDOR);
-        let deps = vec![
-            read_only("stub", prepare, commands::SOURCE),
-            read_only("members", prepare, commands::MEMBERS),
-            input("empty", made(prepare, "empty"), Place::Writable(commands::TARGET.into())),
+        let fetched = planner.step(builtin(
+            "vendor",
+            vendor::Vendor { workspace: planner.root().to_owned() },
+            vec![read("stub", made(prepare, "stub")), read("members", made(prepare, "members"))],
+            &[("target", target.to_owned())],
+        ));
+        let vendor = at("vendor", made(fetched, "vendor"), commands::VENDOR);
+        let inputs = vec![
+            at("stub", made(prepare, "stub"), commands::SOURCE),
+            at("members", made(prepare, "members"), commands::MEMBERS),
+            writable("empty", made(prepare, "empty"), commands::TARGET),
             vendor.clone(),
         ];
-        let deps = planner.step(command_step("deps", cargo.dependencies(), deps));
-        let members = vec![
-            self.placed_source(prepare),
-            input("target", made(deps, "target"), Place::Writable(commands::TARGET.into())),
-            vendor,
-        ];
-        planner.step(command_step("build", cargo.members(), members))
-    }
-
-    /// Writable, since build scripts of some packages write beside their source.
-    fn placed_source(&self, prepare: usize) -> StepInput {
-        input("source", made(prepare, "source"), Place::Writable(commands::SOURCE.into()))
+        let deps = planner.step(command("deps", cargo.dependencies(), inputs));
+        let compiled = writable("target", made(deps, "target"), commands::TARGET);
+        planner.step(command("build", cargo.members(), vec![placed_source(prepare), compiled, vendor]))
     }
 
     /// What is wrong with fields of the right type.
@@ -317,24 +294,7 @@ fn install_key(name: &str) -> FieldPath {
     vec![FieldStep::from("install"), FieldStep::Name(name.to_owned())]
 }
 
-fn made(step: usize, output: &str) -> Input {
-    Input::Step { step, output: output.into() }
-}
-
-fn input(name: &str, from: Input, place: Place) -> StepInput {
-    StepInput { name: name.into(), from, place }
-}
-
-fn params(fields: &[(&str, &str)]) -> BTreeMap<String, String> {
-    fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
-}
-
-fn command_step(name: &str, command: Command, inputs: Vec<StepInput>) -> Step {
-    Step {
-        name: name.into(),
-        work: Work::Command(command),
-        inputs,
-        params: BTreeMap::new(),
-        gates: Vec::new(),
-    }
+/// Writable, since build scripts of some packages write beside their source.
+fn placed_source(prepare: usize) -> StepInput {
+    writable("source", made(prepare, "source"), commands::SOURCE)
 }

@@ -2,12 +2,12 @@
 //! dependencies are compiled from, and the facts. Knows trees; runs no program.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use mosbuild_cache::{Digest, Entry, Node, Output, OutputKind, Store, Tree, TreePath};
+use mosbuild_cache::{Node, Store, Tree};
 use mosbuild_engine::action::{Available, Builtin, BuiltinCx, Made, OutKind, StepError};
 
 use super::manifest::{self, SourceTree, Stub};
+use crate::steps::{file_entry, file_output, tree_of, tree_output};
 
 /// Largest manifest or lock that is read.
 const LARGEST_TEXT: u64 = 16 << 20;
@@ -56,7 +56,7 @@ impl Builtin for Prepare {
             let lines = survey.members.iter().map(|m| format!("{m}\n"));
             let members: String = lines.chain([format!("root {}\n", survey.root)]).collect();
             made.outputs.insert("stub".into(), tree_output(cx.store, &stub)?);
-            made.outputs.insert("members".into(), text_output(cx.store, &members)?);
+            made.outputs.insert("members".into(), file_output(cx.store, members.as_bytes())?);
             made.outputs.insert("empty".into(), tree_output(cx.store, &tree_of(Vec::new())?)?);
             survey.version
         } else {
@@ -103,7 +103,7 @@ fn stub_tree(store: &Store, source: &Tree, stubs: &BTreeMap<String, Stub>) -> Re
     }
     for (path, stub) in stubs {
         if let Stub::Text(text) = stub {
-            entries.push(file(store, path, text.as_bytes())?);
+            entries.push(file_entry(store, path, text.as_bytes())?);
         }
     }
     tree_of(entries)
@@ -118,33 +118,4 @@ fn read_text(store: &Store, tree: &Tree, path: &str) -> Result<String, StepError
         return Err(StepError::new(format!("{path} has {size} bytes, which is no manifest")));
     }
     String::from_utf8(store.read(digest)?).map_err(|_| StepError::new(format!("{path} is not UTF-8")))
-}
-
-/// A file entry 0644 with its content in the store.
-pub fn file(store: &Store, path: &str, content: &[u8]) -> Result<Entry, StepError> {
-    let digest = store.put_bytes(content)?;
-    let path = TreePath::new(path.as_bytes()).map_err(|e| StepError::new(format!("{path}: {e}")))?;
-    Ok(Entry::new(path, 0o644, Node::File { digest, size: content.len() as u64 }))
-}
-
-/// A tree of these entries and the folders above them.
-pub fn tree_of(entries: Vec<Entry>) -> Result<Tree, StepError> {
-    Tree::with_parents(entries).map_err(|e| StepError::new(e.to_string()))
-}
-
-/// A tree as an output.
-pub fn tree_output(store: &Store, tree: &Tree) -> Result<Output, StepError> {
-    let digest = store.put_tree(tree)?;
-    Ok(Output { kind: OutputKind::Tree, digest, size: tree.file_bytes() })
-}
-
-/// A text as an output.
-pub fn text_output(store: &Store, text: &str) -> Result<Output, StepError> {
-    let digest: Digest = store.put_bytes(text.as_bytes())?;
-    Ok(Output { kind: OutputKind::File { executable: false }, digest, size: text.len() as u64 })
-}
-
-/// The same, for use behind a reference count.
-pub fn shared(builtin: impl Builtin + 'static) -> mosbuild_engine::action::Work {
-    mosbuild_engine::action::Work::Builtin(Arc::new(builtin))
 }

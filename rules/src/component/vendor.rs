@@ -14,7 +14,7 @@ use super::commands::VENDOR;
 use super::fetch::{checksum, remove_if_there};
 use super::host::HostCargo;
 use super::manifest::at;
-use super::prepare::tree_output;
+use crate::steps::tree_output;
 
 /// Inputs `stub` and `members`; param `target`; output `vendor`: `config.toml` and `crates/NAME-VERSION/…`.
 pub struct Vendor {
