@@ -237,16 +237,15 @@ mod tests {
             outputs: vec![OutputDecl { name: "out".into(), kind: OutputKind::File, path: None, field: None }],
             files: Vec::new(),
         };
-        Loaded {
-            targets: vec![
-                target("linux", &[]),
-                target("modules", &[(0, Some("modules"))]),
-                target("initramfs", &[(1, Some("out"))]),
-                target("kernel", &[(0, None), (2, Some("out"))]),
-            ],
-            order: vec![0, 1, 2, 3],
-            ..Loaded::default()
-        }
+        let mut loaded = Loaded::default();
+        loaded.targets = vec![
+            target("linux", &[]),
+            target("modules", &[(0, Some("modules"))]),
+            target("initramfs", &[(1, Some("out"))]),
+            target("kernel", &[(0, None), (2, Some("out"))]),
+        ];
+        loaded.order = vec![0, 1, 2, 3];
+        loaded
     }
 
     fn standings() -> Standings {
@@ -276,7 +275,7 @@ mod tests {
         let mut loaded = graph();
         loaded.targets[0].rule = "a \"b\" \\".into();
         let text = dot(&loaded, &[3], &standings());
-        assert!(text.contains(r#""linux" [label="linux\na \"b\" \\", fillcolor="#d5f0d5"];"#), "{text}");
+        assert!(text.contains(r##""linux" [label="linux\na \"b\" \\", fillcolor="#d5f0d5"];"##), "{text}");
         assert!(text.contains("\"linux\" -> \"modules\" [label=\"modules\"];"), "{text}");
         assert!(text.contains("\"initramfs\" -> \"kernel\";"), "{text}");
     }
