@@ -1,0 +1,250 @@
+//! How a kernel is configured, compiled and relinked: the scripts, their environment and paths.
+//! Knows kbuild; knows neither fields nor targets.
+//!
+//! Source and objects are at one path each in every step, since kbuild writes absolute paths into its objects: a
+//! moved tree is compiled again as a whole. The same programs are on PATH in every step, since Kconfig probes them.
+//! Everything that is restored has one modification time, and make takes what is not older than its source as
+//! done. So the objects leave the compile step without what would make it think otherwise: objtool's dependency
+//! files name headers of the host, which are newer, and the copied archive is as old as the one that replaces it.
+
+use std::collections::BTreeMap;
+
+use mosbuild_engine::action::{Command, CommandOutput, EnvVar, OutKind};
+
+/// The kernel's source, read-only.
+pub const SOURCE: &str = "/src/linux";
+/// Kbuild's object directory, in `$OUT`.
+pub const OBJECTS: &str = "/build/out/objects";
+/// The archive inside of the kernel, in the working directory. Kbuild copies a file as it stands, whatever its
+/// format, if its path has `.cpio.` in it once.
+pub const INITRAMFS: &str = "/build/work/initramfs.cpio.img";
+/// The full configuration that a `config:` field names.
+pub const BASE_CONFIG: &str = "/config/base.config";
+/// The resulting configuration.
+pub const CONFIG: &str = "/config/kernel.config";
+
+/// Host programs of every step, beside the Essential ones.
+const TOOLS: [&str; 14] = [
+    "ar", "as", "awk", "bc", "bison", "flex", "gcc", "ld", "make", "nm", "objcopy", "objdump", "readelf",
+    "strip",
+];
+
+/// What decides how make is called: the same in all steps of a kernel.
+pub struct Kbuild<'a> {
+    /// ARCH.
+    pub arch: &'a str,
+    /// SOURCE_DATE_EPOCH, which becomes the build's date.
+    pub epoch: u64,
+    /// Further programs.
+    pub tools: &'a [String],
+}
+
+/// Where a configuration starts.
+pub enum Base<'a> {
+    /// A make target: `tinyconfig`.
+    Target(&'a str),
+    /// The file at [`BASE_CONFIG`].
+    File,
+}
+
+impl Kbuild<'_> {
+    /// Makes .config out of a base and the fragments at these paths. Outputs `config` and `release`.
+    pub fn configure(&self, base: &Base<'_>, fragments: Vec<String>, localversion: Option<&str>) -> Command {
+        let base = match base {
+            Base::Target(target) => format!("kmake -s {target}"),
+            Base::File => format!("cat {BASE_CONFIG} > .config"),
+        };
+        let localversion = match localversion {
+            Some(text) => format!("echo 'CONFIG_LOCALVERSION=\"{text}\"'\n"),
+            None => String::new(),
+        };
+        // The release is read from what syncconfig writes: asked for before, it lacks the localversion.
+        let script = format!(
+            r#"{kmake}
+mkdir -p {OBJECTS}
+cd {OBJECTS}
+{base}
+{{
+for fragment; do cat "$fragment"; echo; done
+{localversion}echo '# CONFIG_LOCALVERSION_AUTO is not set'
+echo 'CONFIG_INITRAMFS_SOURCE="{INITRAMFS}"'
+}} >> .config
+kmake -s olddefconfig
+kmake -s syncconfig
+kmake -s kernelrelease > "$OUT/release"
+cp .config "$OUT/config"
+if grep -q '^CONFIG_OBJTOOL=y' .config && ! echo '#include <gelf.h>' | gcc -E - > /dev/null 2>&1; then
+  echo "gelf.h is missing, which the kernel's objtool needs: apt-get install libelf-dev" >&2
+  exit 1
+fi
+"#,
+            kmake = self.kmake(),
+        );
+        let outputs = vec![file("config", "config"), file("release", "release")];
+        let facts = BTreeMap::from([("version".to_owned(), "release".to_owned())]);
+        Command { argv: fragments, script: Some(script), outputs, facts, ..self.command() }
+    }
+
+    /// Compiles everything by the configuration at [`CONFIG`], with an empty archive inside.
+    pub fn compile(&self) -> Command {
+        let boot = format!("{OBJECTS}/arch/x86/boot");
+        let script = format!(
+            r#"{kmake}
+{same}
+mkdir -p {OBJECTS} "$OUT/modules/lib/modules"
+cp {CONFIG} {OBJECTS}/.config
+: > {INITRAMFS}
+cd {OBJECTS}
+if grep -q '^CONFIG_MODULES=y' .config; then
+  kmake bzImage modules
+  same
+  kmake modules_install INSTALL_MOD_PATH="$OUT/modules" DEPMOD=true
+  rm -f "$OUT"/modules/lib/modules/*/build "$OUT"/modules/lib/modules/*/source
+else
+  kmake bzImage
+  same
+  modules=$OUT/modules/lib/modules/$(cat include/config/kernel.release)
+  mkdir "$modules"
+  : > "$modules/modules.order"
+  for list in modules.builtin modules.builtin.modinfo; do
+    if [ -e $list ]; then cp $list "$modules/"; fi
+  done
+fi
+mv {boot}/bzImage "$OUT/bzImage"
+cp System.map "$OUT/System.map"
+# What a relink makes anew in any case, and modules, which it never makes.
+rm -f vmlinux.o .vmlinux.export.o .tmp_vmlinux* .config.old {boot}/vmlinux.bin
+rm -f {boot}/compressed/vmlinux {boot}/compressed/vmlinux.bin* {boot}/compressed/vmlinux.relocs {boot}/compressed/piggy.*
+find . -name '*.ko' -delete
+# What would mislead make once all files have one modification time.
+rm -f usr/initramfs_inc_data usr/.initramfs_inc_data.cmd
+find . \( -name '.*.cmd' -o -name '.*.d' \) -exec sed -i '\#^  */usr/#d' {{}} +
+"#,
+            kmake = self.kmake(),
+            same = SAME_CONFIG,
+        );
+        let outputs = vec![
+            file("bzImage", "bzImage"),
+            tree("modules", "modules"),
+            tree("objects", "objects"),
+            file("system_map", "System.map"),
+        ];
+        Command { script: Some(script), outputs, ..self.command() }
+    }
+
+    /// Links the objects at [`OBJECTS`] with the archive at [`INITRAMFS`]. Output `bzImage`.
+    pub fn relink(&self) -> Command {
+        let script = format!(
+            r#"{kmake}
+{same}
+cd {OBJECTS}
+kmake bzImage
+same
+cp arch/x86/boot/bzImage "$OUT/bzImage"
+"#,
+            kmake = self.kmake(),
+            same = SAME_CONFIG,
+        );
+        Command { script: Some(script), outputs: vec![file("bzImage", "bzImage")], ..self.command() }
+    }
+
+    /// LOCALVERSION is set on the command line, and empty: else setlocalversion may append a `+`.
+    fn kmake(&self) -> String {
+        format!(
+            "kmake() {{ make --no-print-directory -C {SOURCE} O={OBJECTS} ARCH={} LOCALVERSION= \"$@\"; }}",
+            self.arch
+        )
+    }
+
+    fn command(&self) -> Command {
+        let env = [
+            ("KBUILD_BUILD_TIMESTAMP", date(self.epoch)),
+            ("KBUILD_BUILD_USER", "mosbuild".into()),
+            ("KBUILD_BUILD_HOST", "mosbuild".into()),
+            ("KBUILD_BUILD_VERSION", "1".into()),
+            ("KCONFIG_NOTIMESTAMP", "1".into()),
+        ];
+        let mut tools: Vec<String> = TOOLS.iter().map(|t| (*t).to_owned()).collect();
+        tools.extend(self.tools.iter().cloned());
+        tools.sort_unstable();
+        tools.dedup();
+        Command {
+            env: env.into_iter().map(|(k, v)| (k.to_owned(), EnvVar::Value(v))).collect(),
+            tools,
+            jobserver: true,
+            ..Command::default()
+        }
+    }
+}
+
+/// Another .config than the one given would mean another kernel than the one checked, all compiled anew.
+const SAME_CONFIG: &str = r#"same() {
+  if ! cmp -s .config /config/kernel.config; then
+    echo "make changed the configuration, so it sees other programs than the step that made it:" >&2
+    diff /config/kernel.config .config >&2
+    exit 1
+  fi
+}"#;
+
+fn file(name: &str, path: &str) -> CommandOutput {
+    CommandOutput { name: name.into(), path: path.into(), kind: OutKind::File }
+}
+
+fn tree(name: &str, path: &str) -> CommandOutput {
+    CommandOutput { name: name.into(), path: path.into(), kind: OutKind::Tree }
+}
+
+/// As `date -u` writes it in the C locale.
+fn date(epoch: u64) -> String {
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let (days, second) = (epoch / 86_400, epoch % 86_400);
+    // Years counted from March, so that a leap day is the last of its year.
+    let shifted = days + 719_468;
+    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
+    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let march_month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * march_month + 2) / 5 + 1;
+    let month = (march_month + 2) % 12;
+    let year = era * 400 + year + u64::from(month < 2);
+    format!(
+        "{} {} {day:2} {:02}:{:02}:{:02} UTC {year}",
+        DAYS[(days % 7) as usize],
+        MONTHS[month as usize],
+        second / 3600,
+        second / 60 % 60,
+        second % 60
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_those_of_date() {
+        for epoch in [0, 951_782_399, 951_782_400, 1_078_012_800, 1_735_689_600, 1_798_761_599, 4_107_542_400]
+        {
+            let out = std::process::Command::new("date")
+                .args(["-u", &format!("--date=@{epoch}"), "+%a %b %e %H:%M:%S UTC %Y"])
+                .env("LC_ALL", "C")
+                .output()
+                .unwrap();
+            assert_eq!(date(epoch), String::from_utf8_lossy(&out.stdout).trim_end());
+        }
+    }
+
+    #[test]
+    fn scripts_are_shell() {
+        let kbuild = Kbuild { arch: "x86_64", epoch: 1_735_689_600, tools: &["xz".to_owned()] };
+        let configure = kbuild.configure(&Base::Target("tinyconfig"), vec!["/config/a".into()], Some("-x"));
+        for command in [configure, kbuild.compile(), kbuild.relink()] {
+            let script = command.script.unwrap();
+            let checked = std::process::Command::new("sh").args(["-n", "-c", &script]).output().unwrap();
+            assert!(checked.status.success(), "{}\n{script}", String::from_utf8_lossy(&checked.stderr));
+            assert!(command.tools.contains(&"xz".to_owned()) && command.jobserver);
+        }
+    }
+}

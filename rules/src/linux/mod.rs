@@ -1,0 +1,215 @@
+//! Rule `linux`: a kernel compiled once, without an initramfs; rule `kernel` relinks it with one.
+//! Knows the fields and which steps follow from them; what make is told is in make.rs.
+//!
+//! | step | in | does | runs again when |
+//! |---|---|---|---|
+//! | unpack | the tarball or folder | the source as a tree | it changes |
+//! | configure | source, base, fragments | .config and the release's name | one of them or a tool changes |
+//! | check | .config, fragments, source | refuses what did not come out as asked for | as above |
+//! | compile | source, the checked .config | image, modules, objects for relinks | .config, source or a tool changes |
+//!
+//! The preflight of a `kernel` reads the output of `check`, and `compile` waits for it.
+
+mod check;
+mod hints;
+pub mod make;
+mod unpack;
+
+use std::collections::BTreeMap;
+
+use mosbuild_engine::action::Input;
+use mosbuild_engine::field;
+use mosbuild_engine::load::{
+    FieldError, FieldPath, FileKind, FileUse, OutputDecl, OutputKind, RuleFacts, nearest,
+};
+use mosbuild_engine::plan::Planner;
+use mosbuild_engine::rule::{PlanError, Rule};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::one_or_many::OneOrMany;
+use crate::source::PathSource;
+use crate::steps::{at, builtin, command, made, read};
+
+/// Raised when the same fields are planned in another way.
+pub const VERSION: u32 = 1;
+
+/// The longest release that `uname` can hold has 64 characters.
+const LONGEST_LOCALVERSION: usize = 48;
+
+/// A kernel, configured and compiled.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Linux {
+    /// A tarball or an unpacked source.
+    source: PathSource,
+    /// Make target that the configuration starts from: tinyconfig, defconfig, allnoconfig, …
+    #[serde(default)]
+    base: Option<String>,
+    /// A full configuration to start from, in place of `base`.
+    #[serde(default)]
+    config: Option<String>,
+    /// Files with further symbols, laid over it in order.
+    #[serde(default)]
+    fragments: OneOrMany,
+    /// Appended to the version: `-mos`.
+    #[serde(default)]
+    localversion: Option<String>,
+    /// Architecture; x86_64 is the only one yet. The workspace's `arch` if absent.
+    #[serde(default)]
+    arch: Option<String>,
+    /// Host programs that this configuration needs beside those of every kernel: xz for KERNEL_XZ.
+    #[serde(default)]
+    tools: OneOrMany,
+}
+
+/// The targets that make a configuration without asking anybody.
+const BASES: [&str; 6] =
+    ["tinyconfig", "defconfig", "allnoconfig", "alldefconfig", "allmodconfig", "allyesconfig"];
+
+impl Rule for Linux {
+    fn declare(&self) -> Result<RuleFacts, Vec<FieldError>> {
+        let errors = self.faults();
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        let mut facts = RuleFacts::default();
+        facts.files.push(self.source.file_use(field!["source", "path"], FileKind::Path));
+        let mut file = |field: FieldPath, path: &str| {
+            let pattern = path.to_owned();
+            facts.files.push(FileUse { field, pattern, kind: FileKind::File, absolute_ok: false });
+        };
+        if let Some(path) = &self.config {
+            file(field!["config"], path);
+        }
+        for (i, path) in self.fragments.all().iter().enumerate() {
+            file(field!["fragments", i], path);
+        }
+        // The last two are for rule `kernel`: what a relink needs, and what it is compared with.
+        for (name, kind) in [
+            ("bzImage", OutputKind::File),
+            ("modules", OutputKind::Tree),
+            ("objects", OutputKind::Tree),
+            ("config", OutputKind::File),
+            ("system_map", OutputKind::File),
+            ("source", OutputKind::Tree),
+            ("release", OutputKind::File),
+        ] {
+            facts.outputs.push(OutputDecl { name: name.into(), kind, path: None, field: None });
+        }
+        Ok(facts)
+    }
+
+    fn plan(&self, planner: &mut Planner<'_>) -> Result<(), PlanError> {
+        let arch = self.arch.as_deref().unwrap_or(planner.arch());
+        if arch != "x86_64" {
+            let text = format!("{}: kernels are built for x86_64 only, not for {arch}", planner.name());
+            return Err(PlanError::new(2, text));
+        }
+        let kbuild = make::Kbuild { arch, epoch: planner.epoch(), tools: self.tools.all() };
+        let unpack =
+            planner.step(builtin("unpack", unpack::Unpack, vec![read("source", self.source.input())], &[]));
+        let source = made(unpack, "source");
+
+        let mut inputs = vec![at("source", source.clone(), make::SOURCE)];
+        let base = match &self.config {
+            Some(path) => {
+                inputs.push(at(path, Input::Path(path.clone()), make::BASE_CONFIG));
+                make::Base::File
+            }
+            None => make::Base::Target(self.base.as_deref().unwrap_or("defconfig")),
+        };
+        let mut fragments = Vec::new();
+        for (i, path) in self.fragments.all().iter().enumerate() {
+            let place = format!("/config/{i}.fragment");
+            inputs.push(at(path, Input::Path(path.clone()), &place));
+            fragments.push(place);
+        }
+        let configure = kbuild.configure(&base, fragments, self.localversion.as_deref());
+        let configure = planner.step(command("configure", configure, inputs));
+
+        let asked = self.fragments.all().iter().chain(&self.config);
+        let mut inputs = vec![read("config", made(configure, "config")), read("source", source.clone())];
+        inputs.extend(asked.map(|path| read(path, Input::Path(path.clone()))));
+        let params = [
+            ("fragments", self.fragments.all().join("\n")),
+            ("full", self.config.clone().unwrap_or_default()),
+            ("tools", self.tools.all().join(" ")),
+        ];
+        let check = planner.step(builtin("check", check::CheckConfig, inputs, &params));
+
+        let inputs =
+            vec![at("config", made(check, "config"), make::CONFIG), at("source", source, make::SOURCE)];
+        let compile = planner.step(command("compile", kbuild.compile(), inputs));
+        for name in ["bzImage", "modules", "objects", "system_map"] {
+            planner.output(name, compile, name);
+        }
+        planner.output("config", check, "config");
+        planner.output("source", unpack, "source");
+        planner.output("release", configure, "release");
+        Ok(())
+    }
+
+    fn advertise(&self) -> BTreeMap<String, String> {
+        let config = self.fragments.all().last().or(self.config.as_ref());
+        let entries = [
+            ("tools", self.tools.all().join(" ")),
+            ("arch", self.arch.clone().unwrap_or_default()),
+            ("config-file", config.cloned().unwrap_or_default()),
+        ];
+        entries.map(|(k, v)| (k.to_owned(), v)).into()
+    }
+}
+
+impl Linux {
+    /// What is wrong with fields of the right type.
+    fn faults(&self) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let mut fault = |field: FieldPath, message: String, help: Option<String>| {
+            errors.push(FieldError { field, message, help });
+        };
+        match (&self.base, &self.config) {
+            (Some(_), Some(_)) => {
+                let help = "config is a full configuration; fragments may be laid over either";
+                fault(field!["config"], "base and config exclude each other".into(), Some(help.into()));
+            }
+            (None, None) => {
+                let help = "say `base: defconfig` (or tinyconfig, …), or give a full configuration as `config: FILE`";
+                fault(FieldPath::new(), "linux needs base or config".into(), Some(help.into()));
+            }
+            (Some(base), None) if !is_base(base) => {
+                let help = match nearest(base, BASES) {
+                    Some(near) => format!("did you mean {near}?"),
+                    None => format!("known are {} and NAME_defconfig", BASES.join(", ")),
+                };
+                fault(field!["base"], format!("{base:?} makes no configuration"), Some(help));
+            }
+            _ => {}
+        }
+        if let Some(text) = &self.localversion {
+            let plain = |c: char| c.is_ascii_alphanumeric() || "-._+~".contains(c);
+            if !text.chars().all(plain) || text.len() > LONGEST_LOCALVERSION {
+                let help = format!("at most {LONGEST_LOCALVERSION} letters, digits and - . _ + ~");
+                fault(field!["localversion"], format!("{text:?} cannot be part of a release"), Some(help));
+            }
+        }
+        let mut seen: Vec<&String> = self.config.iter().collect();
+        for (i, path) in self.fragments.all().iter().enumerate() {
+            if ["config", "source"].contains(&path.as_str()) || seen.contains(&path) {
+                fault(
+                    field!["fragments", i],
+                    format!("{path} is used twice, or is named like an input"),
+                    None,
+                );
+            }
+            seen.push(path);
+        }
+        errors
+    }
+}
+
+fn is_base(text: &str) -> bool {
+    let board = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    BASES.contains(&text)
+        || text.strip_suffix("_defconfig").is_some_and(|name| !name.is_empty() && board(name))
+}

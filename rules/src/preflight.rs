@@ -1,0 +1,272 @@
+//! What a kernel's configuration must have for the image to boot, checked before anything is compiled.
+//! Knows symbols and archive formats; does not know how configurations are made.
+
+use std::fmt::Write;
+
+use mosbuild_engine::action::{Builtin, BuiltinCx, Made, OutKind, StepError};
+use mosbuild_formats::compress::Format;
+use mosbuild_formats::kconfig::Config;
+
+/// A symbol and what the image needs it for.
+struct Need {
+    symbol: &'static str,
+    why: String,
+}
+
+fn need(symbol: &'static str, why: impl Into<String>) -> Need {
+    Need { symbol, why: why.into() }
+}
+
+/// Input `config`; params `compress` and `bcj` (of the initramfs, empty if not known), `efi` (yes or no) and
+/// `config-file` (where a person adds symbols). No output: it succeeds or not.
+pub struct Preflight;
+
+impl Builtin for Preflight {
+    fn name(&self) -> &'static str {
+        "kernel-preflight"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn outputs(&self) -> Vec<(String, OutKind)> {
+        Vec::new()
+    }
+
+    fn run(&self, cx: &BuiltinCx<'_>) -> Result<Made, StepError> {
+        let config = parse(&cx.bytes("config")?)?;
+        let needs = required(cx.param("compress"), cx.param("bcj"), cx.param("efi") == "yes");
+        let lacking: Vec<Need> = needs.into_iter().filter(|n| !config.enabled(n.symbol)).collect();
+        if !lacking.is_empty() {
+            return Err(refuse(&lacking, cx.param("config-file")));
+        }
+        let mut made = Made::default();
+        for need in advised().into_iter().filter(|n| !config.enabled(n.symbol)) {
+            let note = format!("warning: CONFIG_{} is not set: {}", need.symbol, need.why);
+            (cx.log)(&note);
+            made.notes.push(note);
+        }
+        Ok(made)
+    }
+}
+
+/// The symbol that a compressed initramfs needs.
+fn decompressor(format: &str) -> Option<&'static str> {
+    match format {
+        "xz" => Some("RD_XZ"),
+        "zstd" => Some("RD_ZSTD"),
+        "gzip" => Some("RD_GZIP"),
+        _ => None,
+    }
+}
+
+fn required(compress: &str, bcj: &str, efi: bool) -> Vec<Need> {
+    let mut needs = vec![need("BLK_DEV_INITRD", "without it the kernel unpacks no initramfs")];
+    if let Some(symbol) = decompressor(compress) {
+        needs.push(need(symbol, format!("the initramfs is compressed with {compress}")));
+    }
+    if bcj == "x86" {
+        needs.push(need("XZ_DEC_X86", "the initramfs went through xz's x86 filter"));
+    }
+    needs.push(need("BINFMT_ELF", "without it no program starts, /init included"));
+    needs.push(need("DEVTMPFS", "the init system mounts /dev from it"));
+    if efi {
+        needs.push(need("EFI_STUB", "without it firmware cannot start the image as vmlinuz.efi"));
+    }
+    needs
+}
+
+/// Whose absence is worth a word, although images without it exist.
+fn advised() -> Vec<Need> {
+    vec![
+        need("BINFMT_SCRIPT", "scripts that start with #! cannot be run, /init included"),
+        need("PRINTK", "the kernel says nothing, not even why it cannot start"),
+        need("SERIAL_8250_CONSOLE", "no serial console, which boot tests read"),
+        need("PROC_FS", "there is no /proc"),
+        need("SYSFS", "there is no /sys"),
+        need("TMPFS", "/run and /tmp cannot be mounted, and the root is a ramfs without a bound"),
+    ]
+}
+
+fn refuse(lacking: &[Need], file: &str) -> StepError {
+    let mut text = String::from("the kernel's configuration lacks what the image needs:");
+    for need in lacking {
+        let _ = write!(text, "\n  CONFIG_{}: {}", need.symbol, need.why);
+    }
+    let lines: Vec<String> = lacking.iter().map(|n| format!("CONFIG_{}=y", n.symbol)).collect();
+    let place = if file.is_empty() { "a fragment of the linux target" } else { file };
+    let mut error = StepError::new(text).help(format!("add to {place}: {}", lines.join(" ")));
+    if lacking.iter().any(|n| n.symbol == "EFI_STUB") {
+        error = error
+            .help("EFI_STUB needs EFI and ACPI; `efi: false` says that no firmware starts this image itself");
+    }
+    error
+}
+
+/// Checks an archive itself, whoever made it, against the configuration of the kernel that will unpack it.
+pub fn archive(bytes: &[u8], config: &[u8]) -> Result<(), StepError> {
+    let config = parse(config)?;
+    let mut lacking = Vec::new();
+    let format = Format::detect(bytes);
+    let name = match format {
+        Format::None if bytes.starts_with(b"070701") || bytes.starts_with(b"070702") => return Ok(()),
+        Format::None => {
+            let others: [(&[u8], &str, &'static str); 4] = [
+                (b"BZh", "bzip2", "RD_BZIP2"),
+                (b"\x89LZO", "lzo", "RD_LZO"),
+                (b"\x02\x21\x4c\x18", "lz4", "RD_LZ4"),
+                (b"\x5d\x00\x00", "lzma", "RD_LZMA"),
+            ];
+            let Some((_, name, symbol)) = others.iter().find(|(magic, ..)| bytes.starts_with(magic)) else {
+                return Err(StepError::new(
+                    "the initramfs is neither a newc archive nor compressed as the kernel knows it",
+                ));
+            };
+            if !config.enabled(symbol) {
+                lacking.push(need(symbol, format!("the initramfs is compressed with {name}")));
+            }
+            *name
+        }
+        Format::Gzip => "gzip",
+        Format::Xz => "xz",
+        Format::Zstd => "zstd",
+    };
+    if let Some(symbol) = decompressor(name).filter(|s| !config.enabled(s)) {
+        lacking.push(need(symbol, format!("the initramfs is compressed with {name}")));
+    }
+    if format == Format::Xz {
+        let xz = XzHead::parse(bytes).ok_or_else(|| StepError::new("the initramfs is a damaged xz file"))?;
+        if !matches!(xz.check, 0 | 1) {
+            return Err(StepError::new("the initramfs has an integrity check that the kernel does not know")
+                .help("compress it with `xz --check=crc32`"));
+        }
+        if xz.filters.contains(&0x04) && !config.enabled("XZ_DEC_X86") {
+            lacking.push(need("XZ_DEC_X86", "the initramfs went through xz's x86 filter"));
+        }
+    }
+    match lacking.is_empty() {
+        true => Ok(()),
+        false => Err(refuse(&lacking, "")),
+    }
+}
+
+fn parse(bytes: &[u8]) -> Result<Config, StepError> {
+    Config::parse(&String::from_utf8_lossy(bytes)).map_err(|e| StepError::new(format!(".config: {e}")))
+}
+
+/// What the heads of an xz stream and of its first block say.
+struct XzHead {
+    /// 0 none, 1 CRC32, 4 CRC64, 10 SHA-256.
+    check: u8,
+    /// Filter numbers: 0x04 is x86, 0x21 LZMA2.
+    filters: Vec<u64>,
+}
+
+impl XzHead {
+    fn parse(bytes: &[u8]) -> Option<XzHead> {
+        let check = bytes.get(7)? & 0x0f;
+        let mut rest = bytes.get(12..)?;
+        // Size 0 marks the index: a stream without blocks.
+        if *rest.first()? == 0 {
+            return Some(XzHead { check, filters: Vec::new() });
+        }
+        let flags = *rest.get(1)?;
+        rest = rest.get(2..)?;
+        for present in [0x40, 0x80] {
+            if flags & present != 0 {
+                number(&mut rest)?;
+            }
+        }
+        let mut filters = Vec::new();
+        for _ in 0..=flags & 3 {
+            filters.push(number(&mut rest)?);
+            let properties = usize::try_from(number(&mut rest)?).ok()?;
+            rest = rest.get(properties..)?;
+        }
+        Some(XzHead { check, filters })
+    }
+}
+
+/// xz's variable-length number.
+fn number(rest: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for shift in 0..9 {
+        let (byte, tail) = rest.split_first()?;
+        *rest = tail;
+        value |= u64::from(byte & 0x7f) << (7 * shift);
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    fn lacking(config: &str, compress: &str, efi: bool) -> Vec<&'static str> {
+        let config = Config::parse(config).unwrap();
+        let needs = required(compress, "", efi).into_iter();
+        needs.filter(|n| !config.enabled(n.symbol)).map(|n| n.symbol).collect()
+    }
+
+    #[test]
+    fn each_need_is_found_and_all_are_named_at_once() {
+        let full = "CONFIG_BLK_DEV_INITRD=y\nCONFIG_RD_XZ=y\nCONFIG_BINFMT_ELF=y\nCONFIG_DEVTMPFS=y\nCONFIG_EFI_STUB=y\n";
+        assert_eq!(lacking(full, "xz", true), [""; 0]);
+        assert_eq!(lacking(full, "zstd", true), ["RD_ZSTD"]);
+        assert_eq!(lacking(full, "gzip", true), ["RD_GZIP"]);
+        assert_eq!(lacking(full, "none", true), [""; 0]);
+        for symbol in ["BLK_DEV_INITRD", "RD_XZ", "BINFMT_ELF", "DEVTMPFS", "EFI_STUB"] {
+            let without =
+                full.replace(&format!("CONFIG_{symbol}=y"), &format!("# CONFIG_{symbol} is not set"));
+            assert_eq!(lacking(&without, "xz", true), [symbol]);
+        }
+        assert_eq!(lacking("", "xz", false), ["BLK_DEV_INITRD", "RD_XZ", "BINFMT_ELF", "DEVTMPFS"]);
+        let error = refuse(&required("xz", "", true)[..2], "config/kernel.fragment");
+        assert_eq!(
+            error.message,
+            "the kernel's configuration lacks what the image needs:\n  \
+             CONFIG_BLK_DEV_INITRD: without it the kernel unpacks no initramfs\n  \
+             CONFIG_RD_XZ: the initramfs is compressed with xz"
+        );
+        assert_eq!(error.help, ["add to config/kernel.fragment: CONFIG_BLK_DEV_INITRD=y CONFIG_RD_XZ=y"]);
+    }
+
+    fn xz(args: &[&str]) -> Vec<u8> {
+        let mut child = Command::new("xz")
+            .args(["-c", "-z"])
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(&vec![7; 100_000]).unwrap();
+        child.wait_with_output().unwrap().stdout
+    }
+
+    #[test]
+    fn the_archive_itself_is_looked_at() {
+        let config = b"CONFIG_RD_XZ=y\n";
+        let fails = |bytes: &[u8], config: &[u8]| archive(bytes, config).unwrap_err().message;
+        assert!(archive(&xz(&["--check=crc32"]), config).is_ok());
+        assert!(archive(&xz(&["--check=none"]), config).is_ok());
+        assert!(fails(&xz(&["--check=crc32"]), b"").contains("CONFIG_RD_XZ"));
+        assert!(fails(&xz(&["--check=crc64"]), config).contains("integrity check"));
+        assert!(fails(&xz(&["--check=sha256"]), config).contains("integrity check"));
+        let filtered = xz(&["--check=crc32", "--x86", "--lzma2=dict=1MiB"]);
+        assert!(fails(&filtered, config).contains("CONFIG_XZ_DEC_X86"));
+        assert!(archive(&filtered, b"CONFIG_RD_XZ=y\nCONFIG_XZ_DEC_X86=y\n").is_ok());
+        let threaded = xz(&["--check=crc32", "-T2", "--block-size=16KiB", "--x86", "--lzma2"]);
+        assert!(fails(&threaded, config).contains("CONFIG_XZ_DEC_X86"));
+        assert!(archive(b"0707010000", b"").is_ok());
+        assert!(fails(b"BZh91AY", b"").contains("CONFIG_RD_BZIP2"));
+        assert!(fails(b"", b"").contains("neither"));
+        assert!(fails(&xz(&[])[..13], config).contains("damaged"));
+    }
+}
