@@ -122,7 +122,7 @@ fn choose(loaded: &Loaded, target: Option<&str>) -> Result<Machine, Failure> {
     if let Some(first) = tests.first() {
         let machine = of_test(first)?;
         let same = |t: &&LoadedTarget| of_test(t).is_ok_and(|m| m.kernel == machine.kernel);
-        if tests.iter().all(|t| same(t)) {
+        if tests.iter().all(same) {
             return Ok(machine);
         }
         let names: Vec<&str> = tests.iter().map(|t| t.name.as_str()).collect();

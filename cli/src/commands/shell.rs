@@ -82,14 +82,14 @@ fn choose<'a>(
     let graph = &found.prepared.graph;
     let steps: Vec<&StepNode> =
         graph.of_target[target as usize].iter().map(|s| &graph.steps[*s as usize]).collect();
-    let commands = steps.iter().filter(|s| matches!(s.step.work, Work::Command(_)));
+    let mut commands = steps.iter().filter(|s| matches!(s.step.work, Work::Command(_)));
     match step {
         Some(step) => steps.iter().find(|s| s.step.name == step).copied().ok_or_else(|| {
             let known: Vec<&str> = steps.iter().map(|s| s.step.name.as_str()).collect();
             Failure::usage(format!("{name} has no step {step}"))
                 .help(format!("its steps are {}", known.join(", ")))
         }),
-        None => commands.last().copied().ok_or_else(|| {
+        None => commands.next_back().copied().ok_or_else(|| {
             Failure::usage(format!("no step of {name} runs a command: there is no sandbox to open"))
         }),
     }

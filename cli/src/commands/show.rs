@@ -234,10 +234,12 @@ fn tool_text(name: &str, value: &Value) -> String {
     let Value::Packages(packages) = value else { return value_text(value) };
     // The package that brings the tool is mostly called like it; all of them are in --json.
     let main = packages.iter().find(|(p, _)| p == name || p.starts_with(&format!("{name}-")));
-    match (main.or_else(|| packages.first()), packages.len()) {
-        (Some((package, version)), 1) => format!("{package} {version}"),
-        (Some((package, version)), n) => format!("{package} {version} and {}", count(n - 1, "package")),
-        (None, _) => "no package".into(),
+    match (main, packages.as_slice()) {
+        (_, [(package, version)]) => format!("{package} {version}"),
+        (Some((package, version)), all) => {
+            format!("{package} {version} and {}", count(all.len() - 1, "package"))
+        }
+        (None, all) => count(all.len(), "package"),
     }
 }
 
@@ -260,7 +262,7 @@ fn value_text(value: &Value) -> String {
 
 fn one_line(text: &str) -> String {
     match text.trim_end().split_once('\n') {
-        Some((first, rest)) => format!("{first} … ({} more)", count(rest.lines().count(), "line")),
+        Some((first, rest)) => format!("{first} … ({} lines)", rest.lines().count() + 1),
         None => text.trim_end().to_owned(),
     }
 }
@@ -444,9 +446,11 @@ mod tests {
     #[test]
     fn tools_are_named_by_their_package() {
         let packages = [("binutils", "2.40"), ("gcc-12", "12.2"), ("libc6-dev", "2.36")]
-            .map(|(a, b)| (a.into(), b.into()));
-        assert_eq!(tool_text("gcc", &Value::Packages(packages.into())), "gcc-12 12.2 and 2 packages");
+            .map(|(a, b)| (String::from(a), String::from(b)))
+            .to_vec();
+        assert_eq!(tool_text("gcc", &Value::Packages(packages.clone())), "gcc-12 12.2 and 2 packages");
+        assert_eq!(tool_text("(essential)", &Value::Packages(packages)), "3 packages");
         assert_eq!(tool_text("x", &Value::Packages(vec![("a".into(), "1".into())])), "a 1");
-        assert_eq!(one_line("a\nb\nc\n"), "a … (2 lines more)");
+        assert_eq!(one_line("a\nb\nc\n"), "a … (3 lines)");
     }
 }

@@ -12,12 +12,14 @@ use mosbuild_engine::events::{Event, Outcome, Sink};
 
 use super::estimate::ToGo;
 use super::{History, Narrator, SHOWN_STEPS};
-use crate::format::{clean_line, elapsed, rough};
+use crate::format::{clean_line, cut, elapsed, rough};
 
 /// Between two drawings.
 const TICK: Duration = Duration::from_millis(100);
 /// A build that is over sooner is not drawn at all.
 const PATIENCE: Duration = Duration::from_millis(200);
+/// Columns of the bar in the header; as in its template.
+const BAR: usize = 24;
 /// Between two estimates of the time to go.
 const ESTIMATE: Duration = Duration::from_secs(1);
 
@@ -137,10 +139,9 @@ impl Model {
             }
             Event::TargetFinished { target, outcome, .. } => {
                 // A target whose blob was lost is finished twice, and counts once.
-                if self.finished.insert(target.clone()) {
-                    self.hits += usize::from(*outcome == Outcome::Hit);
-                    self.failed += usize::from(*outcome == Outcome::Failed);
-                }
+                let first = self.finished.insert(target.clone());
+                self.hits += usize::from(first && *outcome == Outcome::Hit);
+                self.failed += usize::from(first && *outcome == Outcome::Failed);
             }
             _ => {}
         }
@@ -150,10 +151,13 @@ impl Model {
         }
     }
 
-    /// `7 cached, 3 running, 21 left, about 2m 10s to go`.
+    /// `19/40 targets, 7 cached, 3 running, 21 left, about 2m 10s to go`.
     fn header(&self, to_go: Option<ToGo>) -> String {
         let left = self.targets.saturating_sub(self.finished.len());
-        let mut parts = vec![format!("{} cached", self.hits)];
+        let mut parts = vec![
+            format!("{}/{} targets", self.finished.len(), self.targets),
+            format!("{} cached", self.hits),
+        ];
         if self.failed > 0 {
             parts.push(format!("{} failed", self.failed));
         }
@@ -167,13 +171,17 @@ impl Model {
         parts.join(", ")
     }
 
-    fn rows(&self) -> Vec<(String, String)> {
+    /// Name with time, and the last line of output, of each running step; cut to these columns.
+    fn rows(&self, width: usize) -> Vec<(String, String)> {
         let now = Instant::now();
-        let width =
+        let names =
             self.running.iter().take(SHOWN_STEPS).map(|r| r.name().chars().count()).max().unwrap_or(0);
         let row = |r: &Running| {
             let millis = now.duration_since(r.since).as_millis() as u64;
-            (format!("{:width$}  {:>7}", r.name(), elapsed(millis)), clean_line(&r.line))
+            let prefix =
+                cut(&format!("{:names$}  {:>7}", r.name(), elapsed(millis)), width.saturating_sub(2));
+            let left = width.saturating_sub(prefix.chars().count() + 4);
+            (prefix, cut(&clean_line(&r.line), left))
         };
         let mut rows: Vec<_> = self.running.iter().take(SHOWN_STEPS).map(row).collect();
         if self.running.len() > SHOWN_STEPS {
@@ -200,7 +208,7 @@ fn draw(shared: &Shared) {
     }
     let multi = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(20));
     let header = multi.add(ProgressBar::new(0));
-    header.set_style(style("{bar:24.green/dim} {pos}/{len} targets  {wide_msg}").progress_chars("=> "));
+    header.set_style(style("{bar:24.green/dim} {msg}").progress_chars("=> "));
     let mut lines: Vec<ProgressBar> = Vec::new();
     let mut history = shared.lock().history.take();
     let (mut to_go, mut estimated) = (None, None::<Instant>);
@@ -209,7 +217,7 @@ fn draw(shared: &Shared) {
         if due && let Some(history) = &mut history {
             // Not under the lock: past runs are read the first time.
             let (finished, running) = shared.lock().standing();
-            to_go = history.to_go(&finished, &running);
+            to_go = history.estimate(&finished, &running);
             estimated = Some(Instant::now());
         }
         let model = shared.lock();
@@ -219,7 +227,8 @@ fn draw(shared: &Shared) {
             break;
         }
         let said = std::mem::take(&mut model.said);
-        let (rows, message) = (model.rows(), model.header(to_go));
+        let width = width();
+        let (rows, message) = (model.rows(width), model.header(to_go));
         let (done, targets) = (model.finished.len() as u64, model.targets as u64);
         drop(model);
         if !said.is_empty() {
@@ -228,7 +237,7 @@ fn draw(shared: &Shared) {
         }
         header.set_length(targets);
         header.set_position(done);
-        header.set_message(message);
+        header.set_message(cut(&message, width.saturating_sub(BAR + 1)));
         while lines.len() > rows.len() {
             if let Some(line) = lines.pop() {
                 line.finish_and_clear();
@@ -237,7 +246,7 @@ fn draw(shared: &Shared) {
         }
         while lines.len() < rows.len() {
             let line = multi.add(ProgressBar::new_spinner());
-            line.set_style(style("  {prefix:.cyan}  {wide_msg:.dim}"));
+            line.set_style(style("  {prefix:.cyan}  {msg:.dim}"));
             lines.push(line);
         }
         for (line, (prefix, message)) in lines.iter().zip(rows) {
@@ -257,6 +266,14 @@ impl Model {
         }
         (self.finished.clone(), running)
     }
+}
+
+/// Columns that may be drawn on. Some are left free: a Ctrl-C is echoed as `^C` behind the last line, and would
+/// begin a new one that nobody takes away.
+fn width() -> usize {
+    let size = rustix::termios::tcgetwinsize(std::io::stderr());
+    let columns = size.map_or(0, |s| usize::from(s.ws_col));
+    (if columns == 0 { 80 } else { columns }).saturating_sub(4).max(20)
 }
 
 fn style(template: &str) -> ProgressStyle {
@@ -303,12 +320,12 @@ mod tests {
         };
         model.take(&started);
         model.take(&Event::StepOutput { target, step, line: "CC  a.o".into() });
-        assert_eq!(model.header(None), "1 cached, 1 running, 3 left");
+        assert_eq!(model.header(None), "2/5 targets, 1 cached, 1 running, 3 left");
         let to_go = ToGo { millis: 130_000, at_least: false };
-        assert_eq!(model.header(Some(to_go)), "1 cached, 1 running, 3 left, about 2m 10s to go");
+        assert_eq!(model.header(Some(to_go)), "2/5 targets, 1 cached, 1 running, 3 left, about 2m 10s to go");
         let over = ToGo { at_least: true, ..to_go };
         assert!(model.header(Some(over)).ends_with("over 2m 10s to go"));
-        assert_eq!(model.rows()[0].1, "CC  a.o");
+        assert_eq!(model.rows(80)[0].1, "CC  a.o");
         assert_eq!(model.said, "built    a  0.0 s\nbuilt    b  0.0 s\n");
     }
 
@@ -319,7 +336,8 @@ mod tests {
             let (target, step) = (format!("t{n}"), "run".into());
             model.take(&Event::StepStarted { target, step, key: String::new(), why: String::new() });
         }
-        let rows = model.rows();
+        let rows = model.rows(80);
+        assert!(model.rows(20).iter().all(|(a, b)| a.chars().count() + b.chars().count() <= 20));
         assert_eq!((rows.len(), rows.last().unwrap().0.as_str()), (SHOWN_STEPS + 1, "and 3 more"));
     }
 }

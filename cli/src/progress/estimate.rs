@@ -43,7 +43,7 @@ impl History {
 
     /// The rest of the build; `finished` are over and `running` have run for so long. What is not finished is
     /// taken to run, although it may yet be cut off: a build is never later than promised for that.
-    pub fn to_go(&mut self, finished: &HashSet<String>, running: &HashMap<String, u64>) -> Option<ToGo> {
+    pub fn estimate(&mut self, finished: &HashSet<String>, running: &HashMap<String, u64>) -> Option<ToGo> {
         if self.known.is_none() {
             let loaded = self.site.load().ok()?;
             let requested = requested(&loaded, &self.requested);
