@@ -23,9 +23,22 @@ pub const BASE_CONFIG: &str = "/config/base.config";
 /// The resulting configuration.
 pub const CONFIG: &str = "/config/kernel.config";
 
-/// Host programs of every step, beside the Essential ones.
-const TOOLS: [&str; 14] = [
-    "ar", "as", "awk", "bc", "bison", "flex", "gcc", "ld", "make", "nm", "objcopy", "objdump", "readelf",
+/// Host programs of every step beside the Essential ones, and the library of objtool, which x86_64 always builds.
+const TOOLS: [&str; 15] = [
+    "ar",
+    "as",
+    "awk",
+    "bc",
+    "bison",
+    "flex",
+    "gcc",
+    "ld",
+    "libelf-dev",
+    "make",
+    "nm",
+    "objcopy",
+    "objdump",
+    "readelf",
     "strip",
 ];
 

@@ -1,0 +1,183 @@
+//! The kernel's targets from a file to a graph of steps: what is refused, what waits for what, which paths are seen.
+//! Runs no step.
+
+use std::path::Path;
+
+use mosbuild_engine::action::{Place, Work};
+use mosbuild_engine::load::{LoadOptions, Loaded, load};
+use mosbuild_engine::lockfile::{Missing, Pins};
+use mosbuild_engine::plan::{StepGraph, plan};
+use mosbuild_rules::registry;
+
+const FILE: &str = "\
+mosbuild: 1
+project: p
+vars: { arch: x86_64 }
+targets:
+  linux:
+    rule: linux
+    source: { path: src }
+    base: tinyconfig
+    fragments: [a.fragment, b.fragment]
+    localversion: -x
+    tools: xz
+  root: { rule: files, install: [{ dir: /dev }] }
+  initramfs: { rule: cpio, root: root, compress: zstd }
+  modules: { rule: modules, from: \"linux:modules\", list: modules.conf, load: /etc/modules }
+  kernel: { rule: kernel, linux: linux, initramfs: initramfs }
+  boot: { rule: boot-test, kernel: kernel, expect: READY, memory: 1G, disks: 2, forbid: [oops] }
+";
+
+fn workspace(file: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (path, text) in [
+        ("mosbuild.yaml", file),
+        ("a.fragment", "CONFIG_A=y\n"),
+        ("b.fragment", "CONFIG_B=y\n"),
+        ("kernel.config", "CONFIG_A=y\n"),
+        ("modules.conf", "virtio_net\n"),
+        ("src/Makefile", ""),
+    ] {
+        let path = dir.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    dir
+}
+
+fn loaded(root: &Path) -> Result<Loaded, String> {
+    load(&LoadOptions::new(root), &registry(), None).map_err(|e| e.to_string())
+}
+
+fn graph(loaded: &Loaded, root: &Path) -> Result<StepGraph, Vec<String>> {
+    let mut pins = Pins::read(root, Missing::Locked).unwrap();
+    let all: Vec<u32> = (0..loaded.targets.len() as u32).collect();
+    plan(loaded, &registry(), &mut pins, all).map_err(|e| e.into_iter().map(|(_, e)| e.message).collect())
+}
+
+/// `target:step`.
+fn name(loaded: &Loaded, graph: &StepGraph, ix: u32) -> String {
+    let node = &graph.steps[ix as usize];
+    format!("{}:{}", loaded.targets[node.target as usize].name, node.step.name)
+}
+
+#[test]
+fn the_compile_waits_for_the_preflight_and_the_relink_reads_its_objects() {
+    let dir = workspace(FILE);
+    let loaded = loaded(dir.path()).unwrap();
+    let graph = graph(&loaded, dir.path()).unwrap();
+    let at = |wanted: &str| {
+        (0..graph.steps.len() as u32)
+            .find(|ix| name(&loaded, &graph, *ix) == wanted)
+            .unwrap_or_else(|| panic!("{wanted}"))
+    };
+    let names = |list: &[u32]| {
+        let mut names: Vec<String> = list.iter().map(|ix| name(&loaded, &graph, *ix)).collect();
+        names.sort();
+        names
+    };
+    let node = |wanted: &str| &graph.steps[at(wanted) as usize];
+    assert_eq!(names(&node("linux:compile").gated_by), ["kernel:preflight"]);
+    assert_eq!(names(&node("linux:compile").needs), ["linux:check", "linux:unpack"]);
+    assert_eq!(names(&node("kernel:preflight").needs), ["linux:check"]);
+    assert_eq!(names(&node("kernel:relink").gated_by), ["kernel:preflight"]);
+    assert_eq!(
+        names(&node("kernel:relink").needs),
+        ["initramfs:pack", "linux:check", "linux:compile", "linux:unpack"]
+    );
+    assert_eq!(node("kernel:preflight").step.params["compress"], "zstd");
+    assert_eq!(node("kernel:preflight").step.params["config-file"], "b.fragment");
+    assert_eq!(names(&node("modules:select").needs), ["linux:compile"]);
+
+    // Kbuild compiles everything again if a path or a program is another one.
+    let command = |wanted: &str| match &node(wanted).step.work {
+        Work::Command(command) => command.clone(),
+        Work::Builtin(_) => panic!("{wanted} is no command"),
+    };
+    let (configure, compile, relink) =
+        (command("linux:configure"), command("linux:compile"), command("kernel:relink"));
+    for other in [&compile, &relink] {
+        assert_eq!(other.tools, configure.tools);
+        assert_eq!(other.env, configure.env);
+        let kmake = |script: &Option<String>| script.as_ref().unwrap().lines().next().unwrap().to_owned();
+        assert_eq!(kmake(&other.script), kmake(&configure.script));
+    }
+    assert!(configure.tools.contains(&"xz".to_owned()));
+    assert_eq!(configure.argv, ["/config/0.fragment", "/config/1.fragment"]);
+    let place = |wanted: &str, input: &str| {
+        node(wanted).step.inputs.iter().find(|i| i.name == input).map(|i| i.place.clone()).unwrap()
+    };
+    for step in ["linux:configure", "linux:compile", "kernel:relink"] {
+        assert_eq!(place(step, "source"), Place::ReadOnly("/src/linux".into()));
+    }
+    assert_eq!(place("kernel:relink", "objects"), Place::Writable("/build/out/objects".into()));
+
+    let boot = command("boot:boot");
+    let console = boot.console.unwrap();
+    assert_eq!(console.expect, ["READY"]);
+    assert!(
+        ["Kernel panic", "Unknown symbol", "oops"].iter().all(|t| console.forbid.contains(&(*t).to_owned()))
+    );
+    assert!(boot.argv.windows(2).any(|w| w == ["-m", "1024"]));
+    assert!(boot.script.unwrap().starts_with("truncate -s 1G disk0.img\ntruncate -s 1G disk1.img\n"));
+    for node in &graph.steps {
+        let mut names: Vec<&str> = node.step.inputs.iter().map(|i| i.name.as_str()).collect();
+        names.sort_unstable();
+        names.windows(2).for_each(|w| assert_ne!(w[0], w[1]));
+    }
+}
+
+/// Fields that are wrong in more than their type are refused at load, each with what to do.
+#[test]
+fn wrong_fields_are_refused() {
+    for (from, to, message, help) in [
+        (
+            "base: tinyconfig",
+            "base: tinyconf",
+            "\"tinyconf\" makes no configuration",
+            "did you mean tinyconfig?",
+        ),
+        (
+            "base: tinyconfig",
+            "base: tinyconfig\n    config: kernel.config",
+            "base and config exclude each other",
+            "",
+        ),
+        ("    base: tinyconfig\n", "", "linux needs base or config", "base: defconfig"),
+        ("localversion: -x", "localversion: \"-x y\"", "\"-x y\" cannot be part of a release", ""),
+        ("[a.fragment, b.fragment]", "[a.fragment, a.fragment]", "a.fragment is used twice", ""),
+        ("list: modules.conf, ", "", "it names no module", ""),
+        ("load: /etc/modules", "load: etc/modules", "\"etc/modules\" is no absolute path", "/etc/modules"),
+        ("expect: READY", "expect: []", "a boot test needs a text to expect", ""),
+        ("memory: 1G", "memory: 1T", "this is no amount of memory", "512M"),
+        ("disks: 2", "disks: 2, hypervisor: ch", "unknown hypervisor ch", "known is qemu"),
+        ("disks: 2", "disks: 2, firmware: ovmf", "firmware", ""),
+        ("{ path: src }", "{ url: \"https://example.org/linux.tar.xz\" }", "url", ""),
+    ] {
+        assert!(FILE.contains(from), "{from}");
+        let dir = workspace(&FILE.replace(from, to));
+        let error = loaded(dir.path()).err().unwrap_or_else(|| panic!("{to} was taken"));
+        assert!(error.contains(message) && error.contains(help), "{to}:\n{error}");
+    }
+}
+
+/// What only the graph tells is refused before anything runs.
+#[test]
+fn targets_that_do_not_fit_are_refused() {
+    for (from, to, message) in [
+        (
+            "linux: linux, initramfs",
+            "linux: root, initramfs",
+            "kernel: linux: root is not a target of rule linux",
+        ),
+        ("initramfs: initramfs }", "initramfs: root }", "kernel: initramfs: root is a tree, not a file"),
+        ("from: \"linux:modules\"", "from: linux", "modules: from: linux is a file, not a tree"),
+        ("arch: x86_64 }", "arch: riscv64 }", "linux: kernels are built for x86_64 only, not for riscv64"),
+    ] {
+        assert!(FILE.contains(from), "{from}");
+        let dir = workspace(&FILE.replace(from, to));
+        let loaded = loaded(dir.path()).unwrap();
+        let errors = graph(&loaded, dir.path()).err().unwrap_or_else(|| panic!("{to} was taken"));
+        assert!(errors.iter().any(|e| e == message), "{to}: {errors:?}");
+    }
+}
