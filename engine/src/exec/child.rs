@@ -1,7 +1,10 @@
 //! What runs between clone and exec: the sandbox's first process sets up the namespaces, then stays as their init.
 //!
-//! Allocates nothing, takes no lock, touches no thread-local but errno: the parent has other threads, whose locks
-//! may be held for ever in this copy. Knows only a compiled `Program` and four descriptors.
+//! It shares the builder's memory, on a stack of its own: copying the page tables of a builder of 150 MB would cost ten
+//! times what all the rest does. So it allocates nothing, takes no lock and writes to its stack alone. It shares errno
+//! too, so the builder's thread sleeps until the set-up is done (`Stage::Ready`), and no call fails after that. A step
+//! can neither read nor trace it, since it keeps capabilities that no step has.
+//! Knows only a compiled `Program` and a few descriptors.
 
 use std::ffi::CStr;
 use std::mem::{MaybeUninit, size_of, zeroed};
@@ -28,6 +31,8 @@ pub(super) enum Stage {
     Cwd,
     Privileges,
     Exec,
+    /// Not a failure: the command runs, and another report will follow.
+    Ready,
     /// Not a failure: the command has ended.
     Ended,
     /// Not a failure: the set-up works, and no command was asked for.
@@ -111,20 +116,24 @@ macro_rules! sys {
     }};
 }
 
-/// The life of the sandbox's process 1. Never returns.
+/// The life of the sandbox's process 1, as libc's clone calls it. Never returns.
 ///
-/// # Safety
-/// Must be called in a new process only, made without sharing memory, with all signals blocked.
-pub(super) unsafe fn main(inherited: &Inherited<'_>) -> ! {
+/// The argument is an `Inherited` that outlives this process. To be run in a new process with all signals blocked.
+pub(super) extern "C" fn main(argument: *mut libc::c_void) -> libc::c_int {
+    // SAFETY: the parent passes an `Inherited` and keeps it until it has waited for this process.
+    let inherited = unsafe { &*argument.cast::<Inherited<'_>>() };
     let report = match life(inherited) {
         Ok(report) => report,
         Err(failure) => Report::failure(failure.stage, failure.index, failure.errno),
     };
-    // SAFETY: the report is plain memory; _exit takes all other processes of the namespace along.
-    unsafe {
-        libc::write(inherited.status, ptr::from_ref(&report).cast(), Report::SIZE);
-        libc::_exit(0)
-    }
+    send(inherited, &report);
+    // SAFETY: ends this process alone, and takes all others of its namespace along.
+    unsafe { libc::_exit(0) }
+}
+
+fn send(inherited: &Inherited<'_>, report: &Report) {
+    // SAFETY: the report is plain memory. If nobody reads, nobody is there any more who could care.
+    unsafe { libc::write(inherited.status, ptr::from_ref(report).cast(), Report::SIZE) };
 }
 
 fn life(inherited: &Inherited<'_>) -> Result<Report> {
@@ -135,13 +144,12 @@ fn life(inherited: &Inherited<'_>) -> Result<Report> {
     loopback_up();
     let name = inherited.program.hostname;
     sys!(Stage::Hostname, 0, libc::sethostname(name.as_ptr().cast(), name.len()))?;
-    // Process 1 is a copy of the builder's memory, so a step must be able neither to read nor to trace it. Its
-    // capabilities alone forbid that already.
-    sys!(Stage::Privacy, 1, libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0))?;
     if !inherited.execute {
         return Ok(Report::failure(Stage::Probed, 0, 0));
     }
-    reap(start_command(inherited)?)
+    let command = start_command(inherited)?;
+    send(inherited, &Report::failure(Stage::Ready, 0, 0));
+    reap(command)
 }
 
 fn close_all_but(keep: &[RawFd]) {

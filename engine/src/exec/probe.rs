@@ -108,7 +108,7 @@ fn explain_clone(error: io::Error, settings: &Settings) -> Unavailable {
             "raise user.max_user_namespaces with sysctl, here and in any container around",
         ),
         Some(libc::ENOSYS) => unavailable(
-            "clone3 is not allowed here: a kernel older than 5.3, or a container's seccomp profile",
+            "the kernel knows no namespaces, or a container's seccomp profile hides them",
             CONTAINER,
         ),
         Some(libc::EPERM) => unavailable(

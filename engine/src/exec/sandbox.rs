@@ -13,6 +13,8 @@ use std::ptr;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags};
+
 use super::child::{self, Inherited, Report, Stage};
 use super::orphans;
 use super::output::{self, Seen};
@@ -90,7 +92,7 @@ impl Sandbox {
         let program = Program::compile(job)?;
         let pipe = || output::pipe().map_err(|error| ExecError::io("making a pipe", error));
         let ((output, output_write), (status, status_write)) = (pipe()?, pipe()?);
-        let mut stack = vec![MaybeUninit::<u128>::uninit(); STACK / size_of::<u128>()];
+        let (mut stack, mut command_stack) = (new_stack(), new_stack());
         let mut keep = vec![status_write.as_raw_fd(), output_write.as_raw_fd(), common.null.as_raw_fd()];
         keep.extend(job.jobserver.iter().flat_map(|&(read, write)| [read, write]));
         keep.sort_unstable();
@@ -104,12 +106,13 @@ impl Sandbox {
             null: common.null.as_raw_fd(),
             jobserver: job.jobserver,
             keep: &keep,
-            stack_top: stack.as_mut_ptr_range().end.cast(),
+            stack_top: command_stack.as_mut_ptr_range().end.cast(),
             execute,
         };
         let started = Instant::now();
-        let (registered, pidfd) = orphans::register(false, || spawn(&inherited))?;
+        let (registered, pidfd) = orphans::register(false, || spawn(&inherited, &mut stack))?;
         drop((output_write, status_write));
+        let first = read_report(&status);
 
         let kill = || {
             // Process 1 of the namespace: the kernel kills all others of it before it counts as gone.
@@ -122,7 +125,8 @@ impl Sandbox {
             take_terminal_back();
         }
         let (seen, exit) = (seen?, ended?);
-        let report = read_report(&status);
+        let ready = first.is_some_and(|report| report.stage == Stage::Ready as u32);
+        let report = if ready { read_report(&status) } else { first };
         outcome(job, &program, seen, report, exit, started.elapsed())
     }
 }
@@ -137,32 +141,34 @@ impl Executor for Sandbox {
     }
 }
 
-/// Clone, and become the sandbox's process 1 in the copy.
-fn spawn(inherited: &Inherited<'_>) -> Result<(i32, OwnedFd), ExecError> {
+fn new_stack() -> Vec<MaybeUninit<u128>> {
+    vec![MaybeUninit::uninit(); STACK / size_of::<u128>()]
+}
+
+/// Clone, with the sandbox's process 1 on its own stack in our memory. All that it uses must outlive it: its caller
+/// waits for its end on every path.
+fn spawn(inherited: &Inherited<'_>, stack: &mut [MaybeUninit<u128>]) -> Result<(i32, OwnedFd), ExecError> {
     let mut pidfd: RawFd = -1;
-    // SAFETY: an all-zero clone_args is valid.
-    let mut arguments: libc::clone_args = unsafe { zeroed() };
-    let spaces = libc::CLONE_NEWUSER
+    let flags = libc::CLONE_NEWUSER
         | libc::CLONE_NEWNS
         | libc::CLONE_NEWPID
         | libc::CLONE_NEWNET
         | libc::CLONE_NEWIPC
-        | libc::CLONE_NEWUTS;
-    arguments.flags = (spaces | libc::CLONE_PIDFD) as u64;
-    arguments.exit_signal = libc::SIGCHLD as u64;
-    arguments.pidfd = (&raw mut pidfd) as u64;
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_PIDFD
+        | libc::CLONE_VM
+        | libc::SIGCHLD;
+    let argument = ptr::from_ref(inherited).cast_mut().cast();
+    let top = stack.as_mut_ptr_range().end.cast();
 
-    // No handler of ours may run in the copy; signals stay blocked in process 1 for good.
-    // SAFETY: sigset operations on our own sets; clone3 without CLONE_VM gives the child its own copy of all
-    // memory, and `child::main` keeps to async-signal-safe calls and never returns.
+    // No handler of ours may run on that stack; signals stay blocked in process 1 for good.
+    // SAFETY: sigset operations on our own sets. The child gets a stack of its own and an argument that outlives it,
+    // and keeps to system calls, see `child`.
     let pid = unsafe {
         let (mut all, mut before): (libc::sigset_t, libc::sigset_t) = (zeroed(), zeroed());
         libc::sigfillset(&mut all);
         libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
-        let pid = libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of::<libc::clone_args>());
-        if pid == 0 {
-            child::main(inherited);
-        }
+        let pid = libc::clone(child::main, top, flags, argument, &raw mut pidfd);
         let error = io::Error::last_os_error();
         libc::pthread_sigmask(libc::SIG_SETMASK, &before, ptr::null_mut());
         if pid < 0 {
@@ -171,7 +177,7 @@ fn spawn(inherited: &Inherited<'_>) -> Result<(i32, OwnedFd), ExecError> {
         pid
     };
     // SAFETY: the kernel has just made this descriptor for us.
-    Ok((pid as i32, unsafe { OwnedFd::from_raw_fd(pidfd) }))
+    Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) }))
 }
 
 /// How process 1 itself ended: 0, or the signal that killed it.
@@ -200,8 +206,11 @@ fn take_terminal_back() {
     }
 }
 
+/// Wait for a report; none comes if process 1 was killed.
 fn read_report(status: &OwnedFd) -> Option<Report> {
     let mut bytes = [0u8; Report::SIZE];
+    let mut fds = [PollFd::new(status, PollFlags::IN)];
+    while let Err(rustix::io::Errno::INTR) = rustix::event::poll(&mut fds, None) {}
     let count = rustix::io::read(status, &mut bytes).ok()?;
     // SAFETY: Report is repr(C) of plain integers, any bytes are a valid one; read unaligned.
     (count == Report::SIZE).then(|| unsafe { ptr::read_unaligned(bytes.as_ptr().cast::<Report>()) })
