@@ -1,8 +1,10 @@
 //! `mosbuild boot`: builds a kernel and starts it in a virtual machine on this terminal.
 //! Knows QEMU's command line; what is in the image is none of its business.
 
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use mosbuild_cache::Output;
@@ -100,9 +102,7 @@ pub fn run(ui: &Ui, global: &GlobalArgs, words: Vec<String>, args: &BootArgs) ->
     };
     // The image is in the store: while it runs, others may build in this workspace.
     drop(session);
-    let how = if qemu.kvm { "with KVM" } else { "emulated, since /dev/kvm cannot be used" };
-    ui.note(&format!("starting {program} {how}; Ctrl-C ends it"));
-    start(&program, &qemu.arguments())
+    start(ui, &program, qemu)
 }
 
 fn choose(loaded: &Loaded, target: Option<&str>) -> Result<Machine, Failure> {
@@ -245,19 +245,33 @@ impl Qemu {
     }
 }
 
+/// How soon a machine dies if its processor cannot be virtualised.
+const STILLBORN: Duration = Duration::from_secs(3);
+
 /// Runs it on this terminal, and outlives a Ctrl-C that is meant for it.
-fn start(program: &str, arguments: &[std::ffi::OsString]) -> Result<u8, Failure> {
+fn start(ui: &Ui, program: &str, mut qemu: Qemu) -> Result<u8, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let _guard = runtime.enter();
     let _listening = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
-    let status = Command::new(program).args(arguments).status();
-    let status = status.map_err(|e| Failure::new(3, format!("{program} cannot be started: {e}")))?;
-    use std::os::unix::process::ExitStatusExt;
-    Ok(match (status.success(), status.signal()) {
-        (true, _) | (false, Some(2)) => 0,
-        _ => 1,
-    })
+    loop {
+        let how = if qemu.kvm { "with KVM" } else { "emulated, since KVM cannot be used here" };
+        ui.note(&format!("starting {program} {how}; Ctrl-C ends it"));
+        let begun = Instant::now();
+        let status = Command::new(program).args(qemu.arguments()).status();
+        let status = status.map_err(|e| Failure::new(3, format!("{program} cannot be started: {e}")))?;
+        match status.signal() {
+            // In a machine of its own, KVM may open and then refuse what the processor needs.
+            Some(signal) if signal != INTERRUPT && qemu.kvm && begun.elapsed() < STILLBORN => {
+                qemu.kvm = false;
+            }
+            Some(INTERRUPT) => return Ok(0),
+            _ => return Ok(if status.success() { 0 } else { 1 }),
+        }
+    }
 }
+
+/// SIGINT.
+const INTERRUPT: i32 = 2;
 
 #[cfg(test)]
 mod tests {

@@ -68,7 +68,6 @@ pub fn run(ui: &Ui, global: &GlobalArgs, words: Vec<String>, args: &BuildArgs) -
         return Ok(execute(ui, &grounds, &options, &args.run)?.head.exit);
     }
     // Finding the pin of a source that is not locked yet would use the network and write the lock.
-    options.offline = true;
     let mut session = Session::on(grounds)?;
     let predicted = predict(&mut session.workspace, &session.grounds.store, &options)?;
     let lines: String = predicted

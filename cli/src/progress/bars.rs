@@ -11,6 +11,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use mosbuild_engine::events::{Event, Outcome, Sink};
 
 use super::estimate::ToGo;
+use super::terminal::{Terminal, usable};
 use super::{History, Narrator, SHOWN_STEPS};
 use crate::format::{clean_line, cut, elapsed, rough};
 
@@ -206,7 +207,10 @@ fn draw(shared: &Shared) {
             return;
         }
     }
-    let multi = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(20));
+    let multi = MultiProgress::with_draw_target(ProgressDrawTarget::term_like_with_hz(
+        Box::new(Terminal::default()),
+        20,
+    ));
     let header = multi.add(ProgressBar::new(0));
     header.set_style(style("{bar:24.green/dim} {msg}").progress_chars("=> "));
     let mut lines: Vec<ProgressBar> = Vec::new();
@@ -227,7 +231,7 @@ fn draw(shared: &Shared) {
             break;
         }
         let said = std::mem::take(&mut model.said);
-        let width = width();
+        let width = usable();
         let (rows, message) = (model.rows(width), model.header(to_go));
         let (done, targets) = (model.finished.len() as u64, model.targets as u64);
         drop(model);
@@ -266,14 +270,6 @@ impl Model {
         }
         (self.finished.clone(), running)
     }
-}
-
-/// Columns that may be drawn on. Some are left free: a Ctrl-C is echoed as `^C` behind the last line, and would
-/// begin a new one that nobody takes away.
-fn width() -> usize {
-    let size = rustix::termios::tcgetwinsize(std::io::stderr());
-    let columns = size.map_or(0, |s| usize::from(s.ws_col));
-    (if columns == 0 { 80 } else { columns }).saturating_sub(4).max(20)
 }
 
 fn style(template: &str) -> ProgressStyle {

@@ -6,6 +6,7 @@ mod estimate;
 mod json;
 mod narrator;
 mod plain;
+mod terminal;
 
 use std::sync::Arc;
 
