@@ -96,22 +96,39 @@ pub fn forecast(session: &mut Session, requested: Vec<String>) -> Result<Forecas
     Ok(Forecasted { prepared, predicted })
 }
 
-/// How these targets and all below them stand. Where no plan can be made, the reason is said and the last
-/// runs answer.
+/// The same, or nothing where no plan can be made: the reason is said, and past runs have to answer.
+pub fn try_forecast(
+    ui: &Ui,
+    session: &mut Session,
+    requested: Vec<String>,
+) -> Result<Option<Forecasted>, Failure> {
+    match forecast(session, requested) {
+        Ok(found) => Ok(Some(found)),
+        Err(Failure::Errors { errors, .. }) => {
+            let reason = errors.first().map(|(message, _)| message.as_str()).unwrap_or_default();
+            ui.warn(&format!("states are those of past runs, since no build could start now:\n{reason}"));
+            Ok(None)
+        }
+        Err(other) => Err(other),
+    }
+}
+
+/// How the targets stand, by name.
+pub fn standings(session: &Session, found: Option<&Forecasted>) -> HashMap<String, Standing> {
+    match found {
+        Some(found) => of_forecast(session, found),
+        None => of_past_runs(session),
+    }
+}
+
+/// How these targets and all below them stand.
 pub fn survey(
     ui: &Ui,
     session: &mut Session,
     requested: Vec<String>,
 ) -> Result<HashMap<String, Standing>, Failure> {
-    match forecast(session, requested) {
-        Ok(found) => Ok(of_forecast(session, &found)),
-        Err(Failure::Errors { errors, .. }) => {
-            let reason = errors.first().map(|(message, _)| message.as_str()).unwrap_or_default();
-            ui.warn(&format!("states are those of past runs, since no build could start now:\n{reason}"));
-            Ok(of_past_runs(session))
-        }
-        Err(other) => Err(other),
-    }
+    let found = try_forecast(ui, session, requested)?;
+    Ok(standings(session, found.as_ref()))
 }
 
 fn of_forecast(session: &Session, found: &Forecasted) -> HashMap<String, Standing> {
@@ -227,16 +244,27 @@ pub fn reason_text(reason: &Reason) -> String {
     }
 }
 
-/// One line of `build -n`.
-pub fn forecast_line(target: &str, forecast: &Forecast, steps: &[StepRun]) -> String {
+/// The lines of `build -n`.
+pub fn forecast_lines(predicted: &Predicted) -> String {
+    let mut steps: HashMap<&str, Vec<&StepRun>> = HashMap::new();
+    for step in &predicted.steps {
+        steps.entry(&step.target).or_default().push(step);
+    }
+    let line = |(target, forecast): &(String, Forecast)| {
+        let steps = steps.get(target.as_str()).map(Vec::as_slice).unwrap_or_default();
+        forecast_line(target, forecast, steps) + "\n"
+    };
+    predicted.targets.iter().map(line).collect()
+}
+
+fn forecast_line(target: &str, forecast: &Forecast, steps: &[&StepRun]) -> String {
     match forecast {
         Forecast::Hit => format!("{target}: hit"),
         Forecast::DependsOn(other) => format!("{target}: depends on {other}"),
         Forecast::Run { step, expected } => {
-            let mine = || steps.iter().filter(|s| s.target == target);
-            let reason = mine().find(|s| s.step == *step).map(|s| reason_text(&s.reason));
+            let reason = steps.iter().find(|s| s.step == *step).map(|s| reason_text(&s.reason));
             let mut why = reason.unwrap_or_else(|| "inputs changed".into());
-            if mine().count() > 1 {
+            if steps.len() > 1 {
                 why = format!("{step}: {why}");
             }
             if let Some(expected) = expected.filter(|e| *e >= 1000) {
@@ -273,17 +301,14 @@ pub mod tests {
 
     #[test]
     fn lines_of_a_dry_run() {
-        let steps = [
-            note("a", "run", Reason::KeyChanged),
-            note("linux", "unpack", Reason::Hit),
-            note("linux", "compile", Reason::New),
-        ];
+        let changed = note("a", "run", Reason::KeyChanged);
+        let (unpack, compile) = (note("linux", "unpack", Reason::Hit), note("linux", "compile", Reason::New));
         let run = |step: &str, expected| Forecast::Run { step: step.into(), expected };
-        assert_eq!(forecast_line("k", &Forecast::Hit, &steps), "k: hit");
-        assert_eq!(forecast_line("k", &Forecast::DependsOn("a".into()), &steps), "k: depends on a");
-        assert_eq!(forecast_line("a", &run("run", Some(200)), &steps), "a: will run (inputs changed)");
+        assert_eq!(forecast_line("k", &Forecast::Hit, &[]), "k: hit");
+        assert_eq!(forecast_line("k", &Forecast::DependsOn("a".into()), &[]), "k: depends on a");
+        assert_eq!(forecast_line("a", &run("run", Some(200)), &[&changed]), "a: will run (inputs changed)");
         assert_eq!(
-            forecast_line("linux", &run("compile", Some(125_000)), &steps),
+            forecast_line("linux", &run("compile", Some(125_000)), &[&unpack, &compile]),
             "linux: will run (compile: never built here; about 2m 00s)"
         );
     }

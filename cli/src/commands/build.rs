@@ -11,7 +11,7 @@ use crate::args::{GlobalArgs, StoreArgs};
 use crate::failure::Failure;
 use crate::progress::{Display, History, JsonLines};
 use crate::session::{Access, Grounds, Session};
-use crate::standing::forecast_line;
+use crate::standing::forecast_lines;
 use crate::ui::Ui;
 
 /// Arguments of `build`.
@@ -70,12 +70,7 @@ pub fn run(ui: &Ui, global: &GlobalArgs, words: Vec<String>, args: &BuildArgs) -
     // Finding the pin of a source that is not locked yet would use the network and write the lock.
     let mut session = Session::on(grounds)?;
     let predicted = predict(&mut session.workspace, &session.grounds.store, &options)?;
-    let lines: String = predicted
-        .targets
-        .iter()
-        .map(|(target, forecast)| forecast_line(target, forecast, &predicted.steps) + "\n")
-        .collect();
-    ui.out(&lines)?;
+    ui.out(&forecast_lines(&predicted))?;
     Ok(0)
 }
 

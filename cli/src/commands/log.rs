@@ -2,11 +2,12 @@
 
 use clap::Args;
 use mosbuild_cache::Store;
+use mosbuild_engine::build::named;
 use mosbuild_engine::run_record::{OutcomeCode, Runs, StepRun};
 
 use crate::args::{GlobalArgs, StoreArgs};
 use crate::failure::Failure;
-use crate::session::{Access, Session};
+use crate::session::{Access, Grounds};
 use crate::ui::{Paint, Ui};
 
 /// Arguments of `log`.
@@ -24,10 +25,11 @@ pub struct LogArgs {
 
 /// Prints it.
 pub fn run(ui: &Ui, global: &GlobalArgs, args: &LogArgs) -> Result<u8, Failure> {
-    let session = Session::open(ui, global, &args.store, Access::Read)?;
-    let (target, step) = named(&args.target, args.step.as_deref());
-    session.target(target)?;
-    let runs = Runs::of(&session.workspace.dirs.state);
+    // The workspace's state is left alone: a build may be running.
+    let grounds = Grounds::open(ui, global, &args.store, None, Access::Read)?;
+    let (target, step) = split(&args.target, args.step.as_deref());
+    named(&grounds.site.load()?, target)?;
+    let runs = Runs::of(&grounds.site.dirs().state);
     let steps = last(&runs, target)
         .ok_or_else(|| Failure::new(1, format!("{target} was never built here: it has no log")))?;
     if let Some(step) = step
@@ -39,7 +41,7 @@ pub fn run(ui: &Ui, global: &GlobalArgs, args: &LogArgs) -> Result<u8, Failure> 
     }
     let mut logs = Vec::new();
     for run in steps.iter().filter(|s| step.is_none_or(|step| s.step == step)) {
-        if let Some(bytes) = text(ui, session.store(), run) {
+        if let Some(bytes) = text(ui, &grounds.store, run) {
             logs.push((&run.step, bytes));
         }
     }
@@ -60,7 +62,7 @@ pub fn run(ui: &Ui, global: &GlobalArgs, args: &LogArgs) -> Result<u8, Failure> 
 }
 
 /// `target:step`, or the target with the step of `--step`.
-pub fn named<'a>(target: &'a str, step: Option<&'a str>) -> (&'a str, Option<&'a str>) {
+pub fn split<'a>(target: &'a str, step: Option<&'a str>) -> (&'a str, Option<&'a str>) {
     match (step, target.split_once(':')) {
         (None, Some((target, step))) => (target, Some(step)),
         (step, _) => (target, step),
@@ -100,12 +102,12 @@ fn text(ui: &Ui, store: &Store, run: &StepRun) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use super::named;
+    use super::split;
 
     #[test]
     fn a_step_may_be_named_either_way() {
-        assert_eq!(named("linux", None), ("linux", None));
-        assert_eq!(named("linux:compile", None), ("linux", Some("compile")));
-        assert_eq!(named("linux", Some("compile")), ("linux", Some("compile")));
+        assert_eq!(split("linux", None), ("linux", None));
+        assert_eq!(split("linux:compile", None), ("linux", Some("compile")));
+        assert_eq!(split("linux", Some("compile")), ("linux", Some("compile")));
     }
 }

@@ -9,7 +9,7 @@ use mosbuild_engine::build::prepare_shell;
 use mosbuild_engine::exec::{End, Executor, Host, Sandbox};
 use mosbuild_engine::plan::StepNode;
 
-use super::log::named;
+use super::log::split;
 use crate::args::{GlobalArgs, StoreArgs};
 use crate::failure::Failure;
 use crate::session::{Access, Session};
@@ -35,7 +35,7 @@ pub struct ShellArgs {
 /// Opens it.
 pub fn run(ui: &Ui, global: &GlobalArgs, args: &ShellArgs) -> Result<u8, Failure> {
     let mut session = Session::open(ui, global, &args.store, Access::Write)?;
-    let (target, step) = named(&args.target, args.step.as_deref());
+    let (target, step) = split(&args.target, args.step.as_deref());
     let index = session.target(target)?;
     let found = forecast(&mut session, vec![target.to_owned()])?;
     let node = choose(&found, index, target, step)?;

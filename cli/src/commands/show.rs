@@ -13,7 +13,7 @@ use crate::args::{GlobalArgs, StoreArgs};
 use crate::failure::Failure;
 use crate::format::{count, duration, size};
 use crate::session::{Access, Session};
-use crate::standing::{Forecasted, Standing, State, forecast, reason_text, survey};
+use crate::standing::{Forecasted, Standing, State, reason_text, standings, try_forecast};
 use crate::ui::{Paint, Ui};
 
 /// Rows of a list of inputs before the rest is only counted.
@@ -48,9 +48,9 @@ struct StepView {
 pub fn run(ui: &Ui, global: &GlobalArgs, args: &ShowArgs) -> Result<u8, Failure> {
     let mut session = Session::open(ui, global, &args.store, Access::Read)?;
     let index = session.target(&args.target)?;
-    let standing = survey(ui, &mut session, vec![args.target.clone()])?.remove(&args.target);
     // What cannot be planned has been said; its definition is shown all the same.
-    let found = forecast(&mut session, vec![args.target.clone()]).ok();
+    let found = try_forecast(ui, &mut session, vec![args.target.clone()])?;
+    let standing = standings(&session, found.as_ref()).remove(&args.target);
     let steps = match &found {
         Some(found) => steps(&session, found, index)?,
         None => Vec::new(),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use mosbuild_engine::build::{BuildOptions, predict};
+use mosbuild_engine::build::{BuildOptions, Workspace, named, predict};
 use mosbuild_engine::load::{Loaded, Source};
 use mosbuild_engine::why::{Explainer, render};
 use serde_json::json;
@@ -13,7 +13,7 @@ use crate::args::{GlobalArgs, StoreArgs};
 use crate::failure::Failure;
 use crate::format::{count, duration};
 use crate::progress::durations;
-use crate::session::{Access, Session};
+use crate::session::{Access, Grounds};
 use crate::ui::Ui;
 
 /// Arguments of `why`. Exit code: 0 for a hit, 10 for a rebuild or never built, 1 if its last run failed, 2 for an
@@ -44,23 +44,26 @@ pub struct WhyArgs {
 
 /// Explains.
 pub fn run(ui: &Ui, global: &GlobalArgs, args: &WhyArgs) -> Result<u8, Failure> {
-    let mut session = Session::open(ui, global, &args.store, Access::Read)?;
+    let grounds = Grounds::open(ui, global, &args.store, None, Access::Read)?;
+    let loaded = grounds.site.load()?;
+    let state = grounds.site.dirs().state;
     if let Some(path) = &args.file {
-        return readers(ui, &session, path, args.json);
+        return readers(ui, loaded, &state, path, args.json);
     }
     let target = args.target.as_deref().unwrap_or_default();
-    session.target(target)?;
+    named(&loaded, target)?;
     let predicted = match args.predict {
         true => {
             // The network is not used and the lock not written, as by every command that only reads.
             let requested = vec![target.to_owned()];
             let options = BuildOptions { requested, offline: true, ..BuildOptions::default() };
-            Some(predict(&mut session.workspace, &session.grounds.store, &options)?)
+            let mut workspace = Workspace::open(&grounds.site)?;
+            Some(predict(&mut workspace, &grounds.store, &options)?)
         }
         false => None,
     };
-    let source = Source::open(session.workspace.loaded.options());
-    let mut explainer = Explainer::new(&session.workspace.dirs.state, session.store(), source);
+    let source = Source::open(loaded.options());
+    let mut explainer = Explainer::new(&state, &grounds.store, source);
     if let Some(run) = &args.against
         && !explainer.against(run)
     {
@@ -83,19 +86,19 @@ pub fn run(ui: &Ui, global: &GlobalArgs, args: &WhyArgs) -> Result<u8, Failure> 
 }
 
 /// Which targets read a file, and what lies below them.
-fn readers(ui: &Ui, session: &Session, path: &Path, json: bool) -> Result<u8, Failure> {
-    let loaded = &session.workspace.loaded;
+fn readers(ui: &Ui, mut loaded: Loaded, state: &Path, path: &Path, json: bool) -> Result<u8, Failure> {
     let full = std::path::absolute(path).map_err(|e| Failure::io(path, e))?;
     let named = match full.strip_prefix(&loaded.root) {
         Ok(inside) => inside.to_path_buf(),
         Err(_) => full,
     };
-    let readers = reading(session, &named);
-    let below = below(loaded, &readers);
-    let took = durations(&session.workspace.dirs.state);
-    let known: Vec<u64> = below.iter().filter_map(|t| took.get(session.name(*t)).copied()).collect();
+    let readers = reading(&mut loaded, &named);
+    let below = below(&loaded, &readers);
+    let took = durations(state);
+    let name = |t: &u32| loaded.targets[*t as usize].name.as_str();
+    let known: Vec<u64> = below.iter().filter_map(|t| took.get(name(t)).copied()).collect();
     let millis: u64 = known.iter().sum();
-    let names = |all: &[u32]| all.iter().map(|t| session.name(*t).to_owned()).collect::<Vec<_>>();
+    let names = |all: &[u32]| all.iter().map(name).map(str::to_owned).collect::<Vec<_>>();
     if json {
         ui.json(&json!({
             "schema": "mosbuild.why-file/1",
@@ -129,8 +132,7 @@ fn readers(ui: &Ui, session: &Session, path: &Path, json: bool) -> Result<u8, Fa
     Ok(0)
 }
 
-fn reading(session: &Session, path: &Path) -> Vec<u32> {
-    let mut loaded = (*session.workspace.loaded).clone();
+fn reading(loaded: &mut Loaded, path: &Path) -> Vec<u32> {
     let all: Vec<u32> =
         (0u32..).zip(&loaded.targets).filter(|(_, t)| !t.files.is_empty()).map(|(i, _)| i).collect();
     let mut lists = match loaded.expand(&all) {
@@ -147,7 +149,7 @@ fn reading(session: &Session, path: &Path) -> Vec<u32> {
     }
     // A folder that is named stands for all that is read below it.
     let reads = |t: &u32| {
-        let lists = lists.get(session.name(*t)).into_iter().flatten();
+        let lists = lists.get(&loaded.targets[*t as usize].name).into_iter().flatten();
         lists.flat_map(|e| &e.files).any(|file| Path::new(file).starts_with(path))
     };
     all.into_iter().filter(reads).collect()
