@@ -67,7 +67,7 @@ pub fn run(ui: &Ui, global: &GlobalArgs, words: Vec<String>, args: &BuildArgs) -
     if !args.dry_run {
         return Ok(execute(ui, &grounds, &options, &args.run)?.head.exit);
     }
-    // Finding the pin of a source that is not locked yet would use the network and write the lock.
+    // A source that is not locked yet is looked up; the lock is not written.
     let mut session = Session::on(grounds)?;
     let predicted = predict(&mut session.workspace, &session.grounds.store, &options)?;
     ui.out(&forecast_lines(&predicted))?;

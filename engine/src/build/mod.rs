@@ -158,6 +158,6 @@ pub fn predict(
     store: &Store,
     options: &BuildOptions,
 ) -> Result<Predicted, BuildError> {
-    let prepared = prepare(workspace, store, options)?;
+    let prepared = prepare::prepare_with(workspace, store, options, false)?;
     driver::predict(workspace, prepared, store, options)
 }

@@ -144,6 +144,16 @@ pub fn prepare(
     store: &Store,
     options: &BuildOptions,
 ) -> Result<Prepared, BuildError> {
+    prepare_with(workspace, store, options, true)
+}
+
+/// The same; pins found on the way are written to mosbuild.lock or, in a dry run, forgotten.
+pub(super) fn prepare_with(
+    workspace: &mut Workspace,
+    store: &Store,
+    options: &BuildOptions,
+    write_lock: bool,
+) -> Result<Prepared, BuildError> {
     let requested = requested(&workspace.loaded, &options.requested)?;
     let closure = plan::closure(&workspace.loaded, &requested);
     Arc::make_mut(&mut workspace.loaded).expand(&closure)?;
@@ -158,7 +168,9 @@ pub fn prepare(
     };
     let mut pins = Pins::read(&workspace.dirs.root, missing)?;
     let planned = plan::plan(&loaded, &workspace.site.registry, &mut pins, closure);
-    pins.write(&workspace.dirs.root)?;
+    if write_lock {
+        pins.write(&workspace.dirs.root)?;
+    }
     let graph = planned.map_err(|errors| BuildError {
         exit: errors.iter().map(|(_, e)| e.exit).max().unwrap_or(2),
         diagnostics: None,
@@ -234,14 +246,19 @@ pub fn prepare(
     })
 }
 
-/// The requested targets, or the default ones, or all where there is no default.
+/// The requested targets, or the default ones; where there is no default, those that no other target refers to, as
+/// ninja takes them.
 pub(super) fn requested(loaded: &Loaded, names: &[String]) -> Result<Vec<u32>, BuildError> {
     if !names.is_empty() {
         return names.iter().map(|n| named(loaded, n)).collect();
     }
     match loaded.default.is_empty() {
         false => Ok(loaded.default.clone()),
-        true => Ok(loaded.order.clone()),
+        true => {
+            let used: BTreeSet<u32> =
+                loaded.targets.iter().flat_map(|t| t.references.iter().map(|r| r.target)).collect();
+            Ok(loaded.order.iter().copied().filter(|t| !used.contains(t)).collect())
+        }
     }
 }
 

@@ -126,7 +126,7 @@ fi
 mv {boot}/bzImage "$OUT/bzImage"
 cp System.map "$OUT/System.map"
 # What a relink makes anew in any case, and modules, which it never makes.
-rm -f vmlinux.o .vmlinux.export.o .tmp_vmlinux* .config.old {boot}/vmlinux.bin
+rm -f vmlinux.o .tmp_vmlinux* .config.old {boot}/vmlinux.bin
 rm -f {boot}/compressed/vmlinux {boot}/compressed/vmlinux.bin* {boot}/compressed/vmlinux.relocs {boot}/compressed/piggy.*
 find . -name '*.ko' -delete
 # What would mislead make once all files have one modification time.
