@@ -17,7 +17,12 @@ pub struct Narrator {
     file: String,
     /// Targets some of whose steps ran: whether all of them made what they had made before.
     unchanged: HashMap<String, bool>,
+    /// Files placed so far.
+    placed: usize,
 }
+
+/// How many placed files are named before the rest is counted.
+const PLACED: usize = 10;
 
 impl Narrator {
     /// For a terminal or log as `ui` describes it; `file` is how annotations name mosbuild.yaml.
@@ -28,6 +33,7 @@ impl Narrator {
             verbosity: ui.verbosity,
             file,
             unchanged: HashMap::new(),
+            placed: 0,
         }
     }
 
@@ -35,7 +41,7 @@ impl Narrator {
     pub fn tell(&mut self, event: &Event) -> Option<String> {
         match event {
             Event::Failure { .. } => Some(self.failure(event)),
-            Event::RunFinished { .. } => summary(event),
+            Event::RunFinished { .. } => self.end(event),
             _ if self.verbosity < 0 => None,
             Event::Locked { id } => Some(format!("{}  {id}", Paint::Cyan.on(self.color, "locked "))),
             Event::StepOutput { target, step, line } if self.verbosity > 0 => {
@@ -58,7 +64,9 @@ impl Narrator {
             }
             Event::Warning { message } => Some(self.warning(message)),
             Event::Placed { path, size: bytes } => {
-                Some(format!("{}  {path}  {}", Paint::Green.on(self.color, "placed "), size(*bytes)))
+                self.placed += 1;
+                let word = Paint::Green.on(self.color, "placed ");
+                (self.placed <= PLACED).then(|| format!("{word}  {path}  {}", size(*bytes)))
             }
             _ => None,
         }
@@ -78,6 +86,14 @@ impl Narrator {
             Outcome::Cancelled => Some(format!("{}  {target}", Paint::Yellow.on(self.color, "stopped"))),
             // A failure and what it skips have said so themselves.
             Outcome::Hit | Outcome::Failed | Outcome::Skipped => None,
+        }
+    }
+
+    fn end(&self, event: &Event) -> Option<String> {
+        let summary = summary(event)?;
+        match self.placed.saturating_sub(PLACED) {
+            0 => Some(summary),
+            more => Some(format!("{}  {more} more files\n{summary}", Paint::Green.on(self.color, "placed "))),
         }
     }
 
@@ -123,7 +139,14 @@ pub(super) mod tests {
     use super::*;
 
     pub fn narrator(verbosity: i8, github: bool) -> Narrator {
-        Narrator { color: false, github, verbosity, file: "mosbuild.yaml".into(), unchanged: HashMap::new() }
+        Narrator {
+            color: false,
+            github,
+            verbosity,
+            file: "mosbuild.yaml".into(),
+            unchanged: HashMap::new(),
+            placed: 0,
+        }
     }
 
     fn ran(target: &str, millis: u64) -> Event {
@@ -173,6 +196,16 @@ pub(super) mod tests {
         assert!(n.tell(&failure()).is_some());
         let end = Event::RunFinished { built: 1, cached: 2, failed: 0, millis: 1234 };
         assert_eq!(n.tell(&end).unwrap(), "1 built, 2 cached, 0 failed in 1.23 s");
+    }
+
+    #[test]
+    fn many_placed_files_are_counted() {
+        let mut n = narrator(0, false);
+        let placed = Event::Placed { path: "dist/x".into(), size: 2048 };
+        let told: Vec<_> = (0..PLACED + 5).filter_map(|_| n.tell(&placed)).collect();
+        assert_eq!((told.len(), told[0].as_str()), (PLACED, "placed   dist/x  2.0 KiB"));
+        let end = Event::RunFinished { built: 15, cached: 0, failed: 0, millis: 20_000 };
+        assert_eq!(n.tell(&end).unwrap(), "placed   5 more files\n15 built, 0 cached, 0 failed in 20.0 s");
     }
 
     #[test]
