@@ -20,7 +20,8 @@ impl WorkspaceLock {
     pub fn acquire(state: &Path, holder: &str, on_wait: impl FnOnce(&str)) -> io::Result<WorkspaceLock> {
         fs::create_dir_all(state)?;
         let mut options = OpenOptions::new();
-        let mut file = options.read(true).write(true).create(true).truncate(false).open(state.join("lock"))?;
+        let mut file =
+            options.read(true).write(true).create(true).truncate(false).open(state.join("lock"))?;
         if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
             let mut text = String::new();
             // The holder may be writing its name right now; then it stays unnamed.

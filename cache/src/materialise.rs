@@ -164,7 +164,9 @@ impl Store {
             .entries()
             .par_iter()
             .filter_map(|e| match &e.node {
-                Node::File { digest, .. } if self.blob_path(digest).is_err() => Some((*digest, e.path.to_string())),
+                Node::File { digest, .. } if self.blob_path(digest).is_err() => {
+                    Some((*digest, e.path.to_string()))
+                }
                 _ => None,
             })
             .collect();

@@ -96,7 +96,9 @@ impl StatCache {
 
     /// The content of one file.
     pub fn digest_file(&mut self, path: &Path) -> io::Result<FileMeta> {
-        self.digest_many(std::slice::from_ref(&path.to_owned())).pop().unwrap_or_else(|| Err(io::ErrorKind::NotFound.into()))
+        self.digest_many(std::slice::from_ref(&path.to_owned()))
+            .pop()
+            .unwrap_or_else(|| Err(io::ErrorKind::NotFound.into()))
     }
 
     /// The contents of files, in parallel, in their order.

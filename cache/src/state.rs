@@ -21,16 +21,21 @@ impl State {
         let path = dir.join("state");
         match try_open(&path) {
             Ok(db) => State { db: Some(db), degraded: None },
-            Err(reason) if reason.contains("could not acquire lock") || reason.contains("WouldBlock") => State {
-                db: None,
-                degraded: Some("the workspace's index is in use by another process".into()),
-            },
+            Err(reason) if reason.contains("could not acquire lock") || reason.contains("WouldBlock") => {
+                State {
+                    db: None,
+                    degraded: Some("the workspace's index is in use by another process".into()),
+                }
+            }
             Err(reason) => {
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
                 let bad = dir.join(format!("state.bad-{now}"));
                 let moved = std::fs::rename(&path, &bad);
                 let degraded = match moved {
-                    Ok(()) => format!("the workspace's index was damaged ({reason}) and is kept as {}", bad.display()),
+                    Ok(()) => format!(
+                        "the workspace's index was damaged ({reason}) and is kept as {}",
+                        bad.display()
+                    ),
                     Err(_) => format!("the workspace's index cannot be opened ({reason})"),
                 };
                 State { db: try_open(&path).ok(), degraded: Some(degraded) }

@@ -239,10 +239,7 @@ impl Store {
     }
 
     pub(crate) fn trusted(&self, m: &fs::Metadata) -> bool {
-        self.0
-            .verified
-            .lock()
-            .is_ok_and(|v| v.contains(&(m.dev(), m.ino(), m.ctime(), m.ctime_nsec())))
+        self.0.verified.lock().is_ok_and(|v| v.contains(&(m.dev(), m.ino(), m.ctime(), m.ctime_nsec())))
     }
 
     /// A verified blob's bytes.
@@ -287,7 +284,10 @@ impl Store {
 
     fn gone(&self, digest: &Digest) -> BlobError {
         match self.quarantined(digest) {
-            true => BlobError::Corrupt { digest: *digest, quarantined: self.0.root.join("corrupt").join(digest.hex()) },
+            true => BlobError::Corrupt {
+                digest: *digest,
+                quarantined: self.0.root.join("corrupt").join(digest.hex()),
+            },
             false => BlobError::Missing(*digest),
         }
     }
@@ -376,9 +376,8 @@ impl Store {
     /// A stored tree. A blob that is no tree counts as damaged.
     pub fn get_tree(&self, digest: &Digest) -> Result<Tree, BlobError> {
         let bytes = self.read(digest)?;
-        Tree::decode(&bytes).map_err(|source| {
-            StoreError::Tree { path: self.inode_path(digest, false), source }.into()
-        })
+        Tree::decode(&bytes)
+            .map_err(|source| StoreError::Tree { path: self.inode_path(digest, false), source }.into())
     }
 
     /// Writes everything of the store's file system to disk.

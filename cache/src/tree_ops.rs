@@ -83,7 +83,11 @@ pub fn merge(layers: &[(&str, &Tree)]) -> Result<Merged, TreeError> {
 }
 
 /// Where a path of a new layer lands: symlinks to directories above it (and at it, for a directory) are followed.
-fn follow(all: &BTreeMap<TreePath, (Entry, &str)>, path: &TreePath, dir: bool) -> Result<TreePath, TreeError> {
+fn follow(
+    all: &BTreeMap<TreePath, (Entry, &str)>,
+    path: &TreePath,
+    dir: bool,
+) -> Result<TreePath, TreeError> {
     let mut at: Vec<Vec<u8>> = Vec::new();
     let mut rest: Vec<Vec<u8>> = path.as_bytes().split(|b| *b == b'/').rev().map(<[u8]>::to_vec).collect();
     let mut links = 0;

@@ -26,6 +26,10 @@ pub struct Step {
 }
 
 /// How a step does its work.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one for each step, and a box would only add an allocation"
+)]
 pub enum Work {
     /// A program or script, run by an executor on materialised inputs.
     Command(Command),
@@ -333,8 +337,8 @@ impl BuiltinCx<'_> {
         match self.input(name)? {
             Available::File { digest, path: None, .. } => Ok(self.store.read(digest)?),
             Available::File { digest, path: Some(path), .. } => {
-                let bytes = std::fs::read(path)
-                    .map_err(|e| StepError::new(format!("{}: {e}", path.display())))?;
+                let bytes =
+                    std::fs::read(path).map_err(|e| StepError::new(format!("{}: {e}", path.display())))?;
                 if Digest::of(&bytes) != *digest {
                     return Err(crate::inputs::changed(path));
                 }

@@ -12,7 +12,6 @@ use rayon::prelude::*;
 use crate::action::{Input, StepError};
 use crate::load::Loaded;
 
-
 /// A hashed source, not in the store.
 #[derive(Debug)]
 pub enum Source {
@@ -63,6 +62,9 @@ enum Found {
     Dir,
 }
 
+/// Position of an input among the wanted ones, the directory that its paths begin at, and the paths.
+type Listed = (usize, PathBuf, Vec<(String, Found)>);
+
 impl Sources {
     /// Finds and hashes the sources that these (target, input) pairs name.
     pub fn collect(
@@ -71,14 +73,14 @@ impl Sources {
         stat_cache: &mut StatCache,
     ) -> Result<Sources, SourceError> {
         let mut sources = Sources::default();
-        let mut listed: Vec<(usize, PathBuf, Vec<(String, Found)>)> = Vec::new();
+        let mut listed: Vec<Listed> = Vec::new();
         for (index, (target, input)) in wanted.iter().enumerate() {
             let (root, paths) = match input {
                 Input::Files(patterns) => (loaded.root.clone(), files(loaded, *target, patterns)),
                 Input::Path(path) => {
                     let full = loaded.root.join(path);
                     match full.is_dir() {
-                        true => (full.clone(), below(&full, &[".mosbuild", ".git"])?),
+                        true => (full.clone(), below(&full, &[".mosbuild", "dist", ".git"])?),
                         false => (full, vec![String::new()]),
                     }
                 }
@@ -103,6 +105,10 @@ impl Sources {
         for (index, root, paths) in listed {
             let (target, input) = &wanted[index];
             let single = paths.len() == 1 && paths[0].0.is_empty();
+            // The folders that patterns walk are watched as `Expanded::dirs_walked`.
+            if !single && root != loaded.root {
+                sources.seen.push(root.clone());
+            }
             let mut entries = Vec::with_capacity(paths.len());
             let mut alone = None;
             for (path, found) in paths {
@@ -112,7 +118,12 @@ impl Sources {
                         let meta = match hashed.next() {
                             Some(Ok(meta)) => meta,
                             Some(Err(error)) => return Err(SourceError { path: at, error }),
-                            None => return Err(SourceError { path: at, error: std::io::ErrorKind::NotFound.into() }),
+                            None => {
+                                return Err(SourceError {
+                                    path: at,
+                                    error: std::io::ErrorKind::NotFound.into(),
+                                });
+                            }
                         };
                         if single {
                             alone = Some(Source::File {
@@ -132,10 +143,8 @@ impl Sources {
                 if !matches!(node.1, Node::File { .. }) {
                     sources.seen.push(full(&root, &path));
                 }
-                let bad = |e: String| SourceError {
-                    path: full(&root, &path),
-                    error: std::io::Error::other(e),
-                };
+                let bad =
+                    |e: String| SourceError { path: full(&root, &path), error: std::io::Error::other(e) };
                 let path = TreePath::new(path.as_bytes()).map_err(|e| bad(e.to_string()))?;
                 entries.push(Entry::new(path, node.0, node.1));
             }
@@ -169,14 +178,15 @@ fn files(loaded: &Loaded, target: u32, patterns: &[String]) -> Vec<String> {
         .iter()
         .zip(loaded.expanded.get(&target.name).into_iter().flatten())
         .filter(|(used, _)| patterns.contains(&used.pattern))
-        .flat_map(|(_, found)| found.files.iter().map(|p| p.clone()))
+        .flat_map(|(_, found)| found.files.iter().cloned())
         .collect();
     paths.sort_unstable();
     paths.dedup();
     paths
 }
 
-/// Everything below a directory, relative, sorted; `skip` names are left out at the top.
+/// Everything below a directory, relative, sorted; `skip` names are left out at the top, and everywhere folders
+/// that say by a CACHEDIR.TAG that they can be made again (cargo's `target`).
 fn below(dir: &Path, skip: &[&str]) -> Result<Vec<String>, SourceError> {
     let mut found = Vec::new();
     let mut stack = vec![String::new()];
@@ -194,6 +204,9 @@ fn below(dir: &Path, skip: &[&str]) -> Result<Vec<String>, SourceError> {
             }
             let path = if rel.is_empty() { name } else { format!("{rel}/{name}") };
             if entry.file_type().map_err(fail)?.is_dir() {
+                if is_cache(&dir.join(&path)) {
+                    continue;
+                }
                 stack.push(path.clone());
             }
             found.push(path);
@@ -201,6 +214,16 @@ fn below(dir: &Path, skip: &[&str]) -> Result<Vec<String>, SourceError> {
     }
     found.sort_unstable();
     Ok(found)
+}
+
+/// How a CACHEDIR.TAG begins.
+const CACHE_TAG: &[u8; 43] = b"Signature: 8a477f597d28d172789f06886806bc55";
+
+/// Whether a folder is marked as a cache (bford.info/cachedir).
+fn is_cache(dir: &Path) -> bool {
+    let mut head = [0; CACHE_TAG.len()];
+    std::fs::File::open(dir.join("CACHEDIR.TAG")).is_ok_and(|mut tag| tag.read_exact(&mut head).is_ok())
+        && head == *CACHE_TAG
 }
 
 fn classify(root: &Path, path: String) -> Result<(String, Found), SourceError> {
@@ -235,9 +258,8 @@ pub fn ingest_file(store: &Store, path: &Path, digest: Digest) -> Result<(), Ste
     if store.blob_path(&digest).is_ok() {
         return Ok(());
     }
-    let (stored, _) = store
-        .put_file(path, Ingest::Copy)
-        .map_err(|e| StepError::new(format!("{}: {e}", path.display())))?;
+    let (stored, _) =
+        store.put_file(path, Ingest::Copy).map_err(|e| StepError::new(format!("{}: {e}", path.display())))?;
     match stored == digest {
         true => Ok(()),
         false => Err(changed(path)),

@@ -85,10 +85,14 @@ impl Pins {
                 self.added.push(id.into());
                 Ok(fields)
             }
-            Missing::Locked => Err(PlanError::new(4, format!("{id} is not in {FILE_NAME}, and --locked was given"))
-                .help("run `mosbuild build` without --locked once, and commit the lock")),
-            Missing::Offline => Err(PlanError::new(4, format!("{id} is not in {FILE_NAME}, and the network may not be used"))
-                .help("run `mosbuild build` without --offline once, and commit the lock")),
+            Missing::Locked => {
+                Err(PlanError::new(4, format!("{id} is not in {FILE_NAME}, and --locked was given"))
+                    .help("run `mosbuild build` without --locked once, and commit the lock"))
+            }
+            Missing::Offline => {
+                Err(PlanError::new(4, format!("{id} is not in {FILE_NAME}, and the network may not be used"))
+                    .help("run `mosbuild build` without --offline once, and commit the lock"))
+            }
         }
     }
 

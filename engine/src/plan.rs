@@ -247,7 +247,8 @@ pub fn plan(
         of_target: vec![Vec::new(); count],
         outputs: vec![BTreeMap::new(); count],
     };
-    let by_targets = loaded.targets.iter().flat_map(|t| &t.references).map(|r| (r.target, r.output.as_deref()));
+    let by_targets =
+        loaded.targets.iter().flat_map(|t| &t.references).map(|r| (r.target, r.output.as_deref()));
     let by_dist = loaded.dist.iter().map(|d| (d.target, d.output.as_deref()));
     let read = by_targets.chain(by_dist).filter_map(|(t, o)| Some((t, o?))).collect();
     for i in 0..graph.closure.len() {

@@ -362,8 +362,11 @@ mod tests {
             prop::collection::vec(".{0,4}", 0..4).prop_map(Value::List),
             any::<u64>().prop_map(Value::Number),
             digest().prop_map(Value::Secret),
-            (digest(), any::<u64>(), any::<bool>())
-                .prop_map(|(digest, size, executable)| Value::File { digest, size, executable }),
+            (digest(), any::<u64>(), any::<bool>()).prop_map(|(digest, size, executable)| Value::File {
+                digest,
+                size,
+                executable
+            }),
             digest().prop_map(Value::Tree),
             ".{0,8}".prop_map(Value::Link),
             prop::collection::vec((".{0,4}", ".{0,4}"), 0..3).prop_map(Value::Packages),

@@ -8,7 +8,9 @@ use mosbuild_engine::action::{
     Command, CommandOutput, DEPS_DIR, EnvVar, ExecutorKind, Input, OutKind, Place, Step, StepInput, Work,
 };
 use mosbuild_engine::field;
-use mosbuild_engine::load::{FieldError, FieldPath, FileKind, FileUse, OutputDecl, RefKind, RefUse, RuleFacts};
+use mosbuild_engine::load::{
+    FieldError, FieldPath, FileKind, FileUse, OutputDecl, RefKind, RefUse, RuleFacts,
+};
 use mosbuild_engine::plan::Planner;
 use mosbuild_engine::rule::{PlanError, Rule};
 use schemars::JsonSchema;
@@ -107,7 +109,9 @@ impl CommandRule {
             }
             Outputs::Named(map) => map
                 .iter()
-                .map(|(name, path)| output(name, path.as_str().unwrap_or(""), field!("outputs", name.as_str())))
+                .map(|(name, path)| {
+                    output(name, path.as_str().unwrap_or(""), field!("outputs", name.as_str()))
+                })
                 .collect(),
         }
     }
@@ -158,10 +162,16 @@ impl Rule for CommandRule {
             wrong(field!("outputs"), "no output is declared".into(), "name at least one path under $OUT");
         }
         for (i, output) in declared.iter().enumerate() {
-            let bad = |p: &str| p.is_empty() || p.starts_with('/') || p.split('/').any(|c| matches!(c, "" | "." | ".."));
+            let bad = |p: &str| {
+                p.is_empty() || p.starts_with('/') || p.split('/').any(|c| matches!(c, "" | "." | ".."))
+            };
             if bad(&output.path) {
                 let message = format!("{:?} is no path under $OUT", output.path);
-                wrong(output.field.clone(), message, "write it relative to $OUT, without .. and without a leading /");
+                wrong(
+                    output.field.clone(),
+                    message,
+                    "write it relative to $OUT, without .. and without a leading /",
+                );
             }
             if output.name == "tree" && !(declared.len() == 1 && output.kind == OutKind::Tree) {
                 wrong(

@@ -129,7 +129,11 @@ impl Rule for Cpio {
             return Err(errors);
         }
         Ok(RuleFacts {
-            references: vec![RefUse { field: field!("root"), text: self.root.clone(), kind: RefKind::Output }],
+            references: vec![RefUse {
+                field: field!("root"),
+                text: self.root.clone(),
+                kind: RefKind::Output,
+            }],
             outputs: vec![OutputDecl { name: "file".into(), kind: OutKind::File, path: None, field: None }],
             ..RuleFacts::default()
         })
@@ -179,11 +183,13 @@ impl Builtin for Pack {
     fn run(&self, cx: &BuiltinCx<'_>) -> Result<Made, StepError> {
         let tree = cx.tree("root")?;
         let mtime = cx.param("epoch").parse::<u64>().unwrap_or(mosbuild_cache::MTIME);
-        let mtime = u32::try_from(mtime).map_err(|_| StepError::new("epoch lies behind 2106, which cpio cannot write"))?;
+        let mtime = u32::try_from(mtime)
+            .map_err(|_| StepError::new("epoch lies behind 2106, which cpio cannot write"))?;
         let path = cx.scratch.join("archive");
         let file = std::io::BufWriter::with_capacity(1 << 20, std::fs::File::create(&path)?);
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
-        let failed = |e: &dyn std::fmt::Display| StepError::new(format!("the archive cannot be written: {e}"));
+        let failed =
+            |e: &dyn std::fmt::Display| StepError::new(format!("the archive cannot be written: {e}"));
         let encoder =
             Encoder::new(file, self.format.compression(self.level), threads).map_err(|e| failed(&e))?;
         let mut writer = Writer::new(encoder, mtime);
@@ -219,9 +225,7 @@ impl Builtin for Pack {
         let unpacked = writer.written();
         let encoder = writer.finish().map_err(|e| failed(&e))?;
         encoder.finish().map_err(|e| failed(&e))?.flush()?;
-        let (digest, size) = cx
-            .store
-            .put_file(&path, mosbuild_cache::Ingest::Link { executable: false })?;
+        let (digest, size) = cx.store.put_file(&path, mosbuild_cache::Ingest::Link { executable: false })?;
         if let Some(max) = size::bytes(cx.param("max_size"))
             && size > max
         {
@@ -229,7 +233,8 @@ impl Builtin for Pack {
         }
         let facts = [("size", size), ("unpacked_size", unpacked)];
         Ok(Made {
-            outputs: [("file".into(), Output { kind: OutputKind::File { executable: false }, digest, size })].into(),
+            outputs: [("file".into(), Output { kind: OutputKind::File { executable: false }, digest, size })]
+                .into(),
             facts: facts.into_iter().map(|(k, v)| (k.to_owned(), v.to_string())).collect(),
             notes: Vec::new(),
         })

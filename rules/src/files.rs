@@ -134,7 +134,9 @@ impl Rule for Files {
                             absolute_ok: false,
                         }),
                         From::Source(source) => {
-                            facts.files.push(source.file_use(field!("install", i, "from", "path"), FileKind::Path));
+                            facts
+                                .files
+                                .push(source.file_use(field!("install", i, "from", "path"), FileKind::Path));
                         }
                     }
                     (&c.to, "to", &c.mode)
@@ -145,7 +147,11 @@ impl Rule for Files {
             };
             let root_ok = matches!(install, Install::Copy(_)) && path == "/";
             if !root_ok && inside(path).is_none() {
-                errors.push(wrong(at(field), format!("{path:?} is no path of the image"), "write it as /etc/name"));
+                errors.push(wrong(
+                    at(field),
+                    format!("{path:?} is no path of the image"),
+                    "write it as /etc/name",
+                ));
             }
             if let Some(text) = mode_text
                 && mode(text).is_none()
@@ -176,10 +182,9 @@ impl Rule for Files {
                     Put::Input { input, name, to: c.to.clone(), mode }
                 }
                 Install::Link(l) => Put::Link { target: l.link.clone(), at: l.at.clone() },
-                Install::Dir(d) => Put::Dir {
-                    at: d.dir.clone(),
-                    mode: d.mode.as_deref().and_then(mode).unwrap_or(0o755),
-                },
+                Install::Dir(d) => {
+                    Put::Dir { at: d.dir.clone(), mode: d.mode.as_deref().and_then(mode).unwrap_or(0o755) }
+                }
                 Install::Device(d) => Put::Device {
                     at: d.node.clone(),
                     kind: d.kind,
@@ -263,7 +268,8 @@ impl Builtin for Place {
                 },
             }
         }
-        let tree = Tree::with_parents(entries.into_values().collect()).map_err(|e| StepError::new(e.to_string()))?;
+        let tree =
+            Tree::with_parents(entries.into_values().collect()).map_err(|e| StepError::new(e.to_string()))?;
         let output = tree_output(cx.store, &tree)?;
         debug_assert_eq!(output.kind, OutputKind::Tree);
         Ok(Made { outputs: [("tree".into(), output)].into(), ..Made::default() })

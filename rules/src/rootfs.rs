@@ -44,7 +44,11 @@ impl Rule for Rootfs {
             && size::bytes(max).is_none()
         {
             let help = Some("write it as 60MiB".into());
-            errors.push(FieldError { field: field!("max_size"), message: format!("{max:?} is no size"), help });
+            errors.push(FieldError {
+                field: field!("max_size"),
+                message: format!("{max:?} is no size"),
+                help,
+            });
         }
         if !errors.is_empty() {
             return Err(errors);
@@ -113,7 +117,8 @@ impl Builtin for Merge {
         let trees = names.iter().map(|n| cx.tree(n)).collect::<Result<Vec<_>, _>>()?;
         let shown = |name: &&String| name.split_once(' ').map_or(name.as_str(), |(_, n)| n).to_owned();
         let names: Vec<String> = names.iter().map(shown).collect();
-        let layers: Vec<(&str, &Tree)> = names.iter().map(String::as_str).zip(trees.iter().map(|t| &**t)).collect();
+        let layers: Vec<(&str, &Tree)> =
+            names.iter().map(String::as_str).zip(trees.iter().map(|t| &**t)).collect();
         let merged = merge(&layers).map_err(|e| StepError::new(e.to_string()))?;
         if !merged.clashes.is_empty() {
             let lines: Vec<String> = merged
@@ -182,8 +187,11 @@ pub(crate) fn largest(tree: &Tree, count: usize) -> String {
         })
         .collect();
     files.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
-    let lines: Vec<String> =
-        files.iter().take(count).map(|(size, path)| format!("  {:>10}  /{path}", size::human(*size))).collect();
+    let lines: Vec<String> = files
+        .iter()
+        .take(count)
+        .map(|(size, path)| format!("  {:>10}  /{path}", size::human(*size)))
+        .collect();
     lines.join("\n")
 }
 

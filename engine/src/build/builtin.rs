@@ -35,7 +35,7 @@ pub(super) fn run(job: &Job, work: &dyn Builtin, log: &mut Vec<u8>) -> Result<Ex
     let made = work.run(&cx);
     drop(cx);
     *log = written.into_inner().unwrap_or_default();
-    let made = made.map_err(|error| Broken { error, log: log.clone() })?;
+    let made = made.map_err(|error| Broken { error: Box::new(error), log: log.clone() })?;
     for (name, kind) in work.outputs() {
         let fits = made.outputs.get(&name).is_some_and(|o| {
             matches!(

@@ -51,7 +51,7 @@ pub(super) fn run(job: &Job, command: &Command, log: &mut Vec<u8>) -> Result<Exe
     if outcome.as_ref().map_or(true, |o| o.log_bytes > 0) {
         *log = std::fs::read(&layout.job.log).unwrap_or_default();
     }
-    let broken = |error: StepError, log: &Vec<u8>| Broken { error, log: log.clone() };
+    let broken = |error: StepError, log: &Vec<u8>| Broken { error: Box::new(error), log: log.clone() };
     let outcome = outcome.map_err(|e| broken(StepError::new(e.to_string()).exit(3), log))?;
     if !outcome.success() {
         return Err(broken(explain(job, command, &outcome, log), log));
@@ -284,7 +284,9 @@ fn lay_work(store: &Store, resolved: &Resolved, work: &Path) -> Result<(), StepE
         },
         Resolved::Made(output) => match output.kind {
             OutputKind::Tree => lay_copy(store, &store.get_tree(&output.digest)?, work),
-            OutputKind::File { executable } => Ok(store.place_blob(&output.digest, executable, &work.join("input"))?),
+            OutputKind::File { executable } => {
+                Ok(store.place_blob(&output.digest, executable, &work.join("input"))?)
+            }
         },
     }
 }
@@ -438,7 +440,8 @@ fn kind_of(meta: &std::fs::Metadata) -> &'static str {
 }
 
 fn absent(output: &CommandOutput, shown: &str, out: &Path) -> StepError {
-    let error = StepError::new(format!("it succeeded, but did not make its output {} ({shown})", output.name));
+    let error =
+        StepError::new(format!("it succeeded, but did not make its output {} ({shown})", output.name));
     let mut names: Vec<String> = std::fs::read_dir(out)
         .into_iter()
         .flatten()

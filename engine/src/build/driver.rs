@@ -53,6 +53,7 @@ pub(super) struct Driver<'a> {
     running: usize,
     forced: Vec<bool>,
     rewound: BTreeSet<StepIx>,
+    retried: BTreeSet<StepIx>,
     failed: Vec<u32>,
     stopping: bool,
     interrupted: bool,
@@ -111,7 +112,8 @@ pub(super) fn run(
         }
     }
     // A build that failed in part still leaves what it could build.
-    if driver.stopping && !driver.interrupted
+    if driver.stopping
+        && !driver.interrupted
         && let Ok(done) = driver.place()
     {
         placed = done;
@@ -176,9 +178,10 @@ impl<'a> Driver<'a> {
             let below = node.feeds.iter().map(|f| priority[*f as usize]).max().unwrap_or(0);
             priority[ix] = own + below;
         }
-        let forced = graph.steps.iter().map(|s| {
-            options.force.contains(&prepared.loaded.targets[s.target as usize].name)
-        });
+        let forced = graph
+            .steps
+            .iter()
+            .map(|s| options.force.contains(&prepared.loaded.targets[s.target as usize].name));
         let forced = forced.collect();
         let notes = (0..count).map(|ix| note(&prepared, ix)).collect();
         let evaluate =
@@ -198,6 +201,7 @@ impl<'a> Driver<'a> {
             running: 0,
             forced,
             rewound: BTreeSet::new(),
+            retried: BTreeSet::new(),
             failed: Vec::new(),
             stopping: false,
             interrupted: false,
@@ -433,9 +437,8 @@ impl<'a> Driver<'a> {
             });
         }
         let steps = &self.prepared.graph.of_target[node.target as usize];
-        let over = |s: &StepIx| {
-            !matches!(self.states[*s as usize], State::Waiting | State::Ready | State::Running)
-        };
+        let over =
+            |s: &StepIx| !matches!(self.states[*s as usize], State::Waiting | State::Ready | State::Running);
         if steps.iter().all(over) {
             let (outcome, millis) = self.of_target(node.target);
             self.sink.event(&Event::TargetFinished { target, outcome, millis });
@@ -507,8 +510,9 @@ impl<'a> Driver<'a> {
         let mut stack = vec![failed];
         while let Some(ix) = stack.pop() {
             let node = &prepared.graph.steps[ix as usize];
-            let gated = (0..prepared.graph.steps.len() as StepIx)
-                .filter(|g| !node.step.gates.is_empty() && prepared.graph.steps[*g as usize].gated_by.contains(&ix));
+            let gated = (0..prepared.graph.steps.len() as StepIx).filter(|g| {
+                !node.step.gates.is_empty() && prepared.graph.steps[*g as usize].gated_by.contains(&ix)
+            });
             let below: Vec<StepIx> = node.feeds.iter().copied().chain(gated).collect();
             for b in below {
                 if !matches!(self.states[b as usize], State::Waiting | State::Ready) {
@@ -539,6 +543,12 @@ impl<'a> Driver<'a> {
                 _ => None,
             })
             .collect();
+        // A source that was damaged in the store has been set aside; it is brought in again.
+        if producers.is_empty() && self.retried.insert(ix) {
+            self.states[ix as usize] = State::Waiting;
+            self.evaluate.push_back(ix);
+            return;
+        }
         if producers.is_empty() || producers.iter().all(|(p, _)| self.rewound.contains(p)) {
             return self.fail(ix, error, Vec::new(), None);
         }
@@ -557,7 +567,10 @@ impl<'a> Driver<'a> {
         let target = &self.notes[ix as usize].target;
         let how = if corrupt { "damaged; it was set aside" } else { "missing" };
         self.sink.event(&Event::Warning {
-            message: format!("{target}: blob {} of output {output} is {how}; it is built again", digest.short()),
+            message: format!(
+                "{target}: blob {} of output {output} is {how}; it is built again",
+                digest.short()
+            ),
         });
         self.notes[ix as usize].reason = Reason::BlobLost { digest, output: output.into(), corrupt };
         if let Some(key) = self.notes[ix as usize].key {
@@ -600,7 +613,9 @@ impl<'a> Driver<'a> {
         let output = |t: u32, name: &str| {
             let (step, output) = prepared.graph.maker(t, name)?;
             match &states[step as usize] {
-                State::Done(result, _) => Some((step, output.to_owned(), result.outputs.get(output)?.clone())),
+                State::Done(result, _) => {
+                    Some((step, output.to_owned(), result.outputs.get(output)?.clone()))
+                }
                 _ => None,
             }
         };

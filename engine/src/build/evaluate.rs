@@ -97,10 +97,13 @@ impl Evaluator<'_> {
         if let Some(script) = &c.script {
             record.text(Part::Script, script);
         }
-        record.text(Part::Executor, match c.executor {
-            ExecutorKind::Sandbox => "sandbox",
-            ExecutorKind::Host => "host",
-        });
+        record.text(
+            Part::Executor,
+            match c.executor {
+                ExecutorKind::Sandbox => "sandbox",
+                ExecutorKind::Host => "host",
+            },
+        );
         record.text(Part::Policy("epoch".into()), self.loaded.epoch.to_string());
         if !c.cwd.is_empty() {
             record.text(Part::Policy("cwd".into()), &c.cwd);
@@ -176,10 +179,8 @@ fn inline(record: &mut ActionRecord, name: &str, tree: &Tree) {
     for entry in tree.iter() {
         let part = Part::File(name.into(), entry.path.to_string());
         match &entry.node {
-            Node::File { digest, size } => record.set(
-                part,
-                Value::File { digest: *digest, size: *size, executable: entry.mode & 0o100 != 0 },
-            ),
+            Node::File { digest, size } => record
+                .set(part, Value::File { digest: *digest, size: *size, executable: entry.mode & 0o100 != 0 }),
             Node::Symlink { target } => {
                 record.set(part, Value::Link(String::from_utf8_lossy(target).into_owned()));
             }

@@ -130,8 +130,7 @@ pub(super) fn unchanged(
     let head = RunHead { millis: started.elapsed().as_millis() as u64, ..head };
     // A run that cannot be recorded is only missing from `runs`.
     let _ = runs.write(&head, &[], &BTreeMap::new());
-    let finished =
-        Event::RunFinished { built: 0, cached: head.cached, failed: 0, millis: head.millis };
+    let finished = Event::RunFinished { built: 0, cached: head.cached, failed: 0, millis: head.millis };
     sink.event(&finished);
     Some(Report { head, placed: stamp.placed, failed: Vec::new() })
 }
@@ -156,7 +155,8 @@ pub(super) fn remember(
     paths.push(workspace.dirs.root.join(lockfile::FILE_NAME));
     paths.sort_unstable();
     paths.dedup();
-    let stats: Vec<(PathBuf, Stat)> = paths.into_par_iter().map(|p| (Stat::of(&p), p)).map(|(s, p)| (p, s)).collect();
+    let stats: Vec<(PathBuf, Stat)> =
+        paths.into_par_iter().map(|p| (Stat::of(&p), p)).map(|(s, p)| (p, s)).collect();
     let now = now_nanos();
     // Only placed files may be this young: they were written by us, just now, and are checked by ctime.
     let ours = |p: &PathBuf| p.starts_with(&workspace.dirs.dist) || p.ends_with(lockfile::FILE_NAME);

@@ -78,10 +78,8 @@ pub(super) fn place(
         move |e| PlaceError::Io(path, e)
     };
     let manifest_path = dirs.state.join("dist");
-    let before: Manifest = std::fs::read(&manifest_path)
-        .ok()
-        .and_then(|b| framed::decode(b"mdst", 1, &b))
-        .unwrap_or_default();
+    let before: Manifest =
+        std::fs::read(&manifest_path).ok().and_then(|b| framed::decode(b"mdst", 1, &b)).unwrap_or_default();
     let mut after = Manifest::new();
     let mut placed = Placed::default();
     for (template, target, name) in wanted(prepared) {
@@ -197,9 +195,7 @@ fn nameable(prepared: &Prepared, before: &Manifest) -> BTreeSet<String> {
     let by_name = |path: &str| {
         let name = path.strip_suffix(".tar").unwrap_or(path);
         let requested = |t: u32| prepared.requested.contains(&t);
-        loaded.target_index(name).is_some_and(|t| {
-            !requested(t) && !loaded.dist.iter().any(|d| d.target == t)
-        })
+        loaded.target_index(name).is_some_and(|t| !requested(t) && !loaded.dist.iter().any(|d| d.target == t))
     };
     let fits = |path: &&String| outside.iter().any(|t| template_fits(t, path)) || by_name(path);
     before.keys().filter(fits).cloned().collect()
@@ -212,9 +208,7 @@ fn template_fits(template: &str, path: &str) -> bool {
         Some((head, rest)) => {
             let (_, tail) = rest.split_once('}').unwrap_or(("", ""));
             let Some(after) = path.strip_prefix(head) else { return false };
-            (0..=after.len())
-                .filter(|i| after.is_char_boundary(*i))
-                .any(|i| template_fits(tail, &after[i..]))
+            (0..=after.len()).filter(|i| after.is_char_boundary(*i)).any(|i| template_fits(tail, &after[i..]))
         }
     }
 }

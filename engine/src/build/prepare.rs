@@ -222,7 +222,8 @@ pub(super) fn prepare_with(
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         n => n,
     };
-    let counted = graph.closure.iter().copied().filter(|t| !graph.of_target[*t as usize].is_empty()).collect();
+    let counted =
+        graph.closure.iter().copied().filter(|t| !graph.of_target[*t as usize].is_empty()).collect();
     let mut warnings = Vec::new();
     if let Some(reason) = workspace.state.degraded() {
         warnings.push(format!("{reason}; this build is slower, not wrong"));

@@ -38,11 +38,7 @@ pub(super) enum Attempt {
     /// Another process made it while this one waited.
     FoundMeanwhile(Box<ActionResult>),
     /// It failed.
-    Failed {
-        error: StepError,
-        tail: Vec<String>,
-        log: Option<PathBuf>,
-    },
+    Failed { error: StepError, tail: Vec<String>, log: Option<PathBuf> },
 }
 
 /// What a successful execution leaves; the worker makes the result of it.
@@ -56,13 +52,13 @@ pub(super) struct Execution {
 
 /// A failed execution: the error, and the log so far.
 pub(super) struct Broken {
-    pub error: StepError,
+    pub error: Box<StepError>,
     pub log: Vec<u8>,
 }
 
 impl<E: Into<StepError>> From<E> for Broken {
     fn from(e: E) -> Broken {
-        Broken { error: e.into(), log: Vec::new() }
+        Broken { error: Box::new(e.into()), log: Vec::new() }
     }
 }
 
@@ -98,7 +94,9 @@ pub(super) fn run(job: &Job) -> Attempt {
         Err(e) => return failed(job, e.into()),
     };
     // Another process may have made it while this one waited for the lock.
-    if !job.fresh_only && job.keep && lock.waited()
+    if !job.fresh_only
+        && job.keep
+        && lock.waited()
         && let Ok(Some(result)) = job.store.get_result(&job.key)
     {
         return Attempt::FoundMeanwhile(Box::new(result));
@@ -131,7 +129,9 @@ pub(super) fn run(job: &Job) -> Attempt {
         millis: started.elapsed().as_millis() as u64,
         run: job.run.clone(),
     };
-    if job.keep && let Err(e) = job.store.put_result(&result) {
+    if job.keep
+        && let Err(e) = job.store.put_result(&result)
+    {
         return failed(job, e.into());
     }
     drop(lock);
@@ -149,5 +149,5 @@ fn failed(job: &Job, broken: Broken) -> Attempt {
         let written = std::fs::create_dir_all(&job.log_dir).and_then(|()| std::fs::write(&path, &broken.log));
         log = written.is_ok().then_some(path);
     }
-    Attempt::Failed { error: broken.error, tail, log }
+    Attempt::Failed { error: *broken.error, tail, log }
 }

@@ -153,9 +153,8 @@ fn tools(tool: &str, old: Option<&Value>, new: Option<&Value>, out: &mut Vec<Dif
         _ => empty.clone(),
     };
     let (a, b) = (packages(old), packages(new));
-    let version = |list: &[(String, String)], name: &str| {
-        list.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone())
-    };
+    let version =
+        |list: &[(String, String)], name: &str| list.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
     let names: std::collections::BTreeSet<&String> = a.iter().chain(&b).map(|(n, _)| n).collect();
     for name in names {
         let (x, y) = (version(&a, name), version(&b, name));
@@ -166,7 +165,15 @@ fn tools(tool: &str, old: Option<&Value>, new: Option<&Value>, out: &mut Vec<Dif
                 _ => "version",
             };
             let subject = if name == tool { tool.to_owned() } else { format!("{tool}: {name}") };
-            out.push(Difference { gate: Gate::Tool, subject, change, old: x, new: y, field: None, input: None });
+            out.push(Difference {
+                gate: Gate::Tool,
+                subject,
+                change,
+                old: x,
+                new: y,
+                field: None,
+                input: None,
+            });
         }
     }
 }
@@ -253,8 +260,6 @@ pub(super) fn text(value: &Value) -> String {
         Value::File { digest, size, .. } => format!("{} ({size} bytes)", digest.short()),
         Value::Tree(d) => d.short(),
         Value::Link(t) => format!("-> {t}"),
-        Value::Packages(list) => {
-            list.iter().map(|(n, v)| format!("{n} {v}")).collect::<Vec<_>>().join(", ")
-        }
+        Value::Packages(list) => list.iter().map(|(n, v)| format!("{n} {v}")).collect::<Vec<_>>().join(", "),
     }
 }

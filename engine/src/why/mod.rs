@@ -259,7 +259,9 @@ impl<'a> Explainer<'a> {
         match &step.reason {
             Reason::Forced => push(plain(Gate::Forced, "--force", None, None, "value")),
             Reason::NoCache => push(plain(Gate::Forced, "--no-cache", None, None, "value")),
-            Reason::FailedBefore => push(plain(Gate::FailedBefore, "its last attempt failed", None, None, "value")),
+            Reason::FailedBefore => {
+                push(plain(Gate::FailedBefore, "its last attempt failed", None, None, "value"))
+            }
             Reason::ResultGone => push(plain(
                 Gate::ResultGone,
                 "its result is gone from the store",
