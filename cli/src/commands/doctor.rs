@@ -9,6 +9,7 @@ use mosbuild_engine::action::{ExecutorKind, Work};
 use mosbuild_engine::exec::probe;
 use mosbuild_engine::lockfile::{Missing, Pins};
 use mosbuild_engine::plan::{StepGraph, plan};
+use mosbuild_engine::tools::Identity;
 use serde_json::json;
 
 use crate::args::{GlobalArgs, StoreArgs};
@@ -147,10 +148,7 @@ fn tools(session: &mut Session, needed: &BTreeMap<String, BTreeSet<String>>) -> 
     for (tool, targets) in needed {
         let identified = session.workspace.host.identify(std::slice::from_ref(tool));
         let (found, help) = match identified {
-            Ok(identities) => {
-                let packages = identities.get(tool).map(|i| i.packages.as_slice()).unwrap_or_default();
-                (Ok(found_tool(tool, packages)), Vec::new())
-            }
+            Ok(identities) => (Ok(found_tool(tool, identities.get(tool), on_path(tool))), Vec::new()),
             Err(missing) => {
                 let message = missing.iter().map(|m| m.message.as_str()).collect::<Vec<_>>().join("; ");
                 (Err(message), missing.into_iter().flat_map(|m| m.help).collect())
@@ -166,14 +164,17 @@ fn tools(session: &mut Session, needed: &BTreeMap<String, BTreeSet<String>>) -> 
     findings
 }
 
-/// Path of a tool and the package that most likely brought it.
-fn found_tool(tool: &str, packages: &[(String, String)]) -> String {
-    let path = on_path(tool).map(|p| p.display().to_string()).unwrap_or_else(|| tool.into());
+/// Path of a tool and what it says of itself, or else the package that most likely brought it.
+fn found_tool(tool: &str, identity: Option<&Identity>, path: Option<PathBuf>) -> String {
+    let packages = identity.map(|i| i.packages.as_slice()).unwrap_or_default();
     let own = packages.iter().find(|(name, _)| name == tool || name.starts_with(&format!("{tool}-")));
-    match own.or(if packages.len() == 1 { packages.first() } else { None }) {
-        Some((name, version)) => format!("{path}, {name} {version}"),
-        None => path,
-    }
+    let package = own.or(if packages.len() == 1 { packages.first() } else { None });
+    let version = identity.and_then(|i| i.text.as_ref()?.lines().next()).map(str::to_owned);
+    let version = version.or_else(|| package.map(|(name, version)| format!("{name} {version}")));
+    // A package may be declared as a tool too, for its headers: then there is no path.
+    let parts = [path.map(|p| p.display().to_string()), version];
+    let text = parts.into_iter().flatten().collect::<Vec<_>>().join(", ");
+    if text.is_empty() { tool.to_owned() } else { text }
 }
 
 fn on_path(tool: &str) -> Option<PathBuf> {
@@ -295,6 +296,23 @@ mod tests {
         ];
         let found: Vec<_> = packages(&all).into_iter().collect();
         assert_eq!(found, ["bc", "bison", "flex"]);
+    }
+
+    #[test]
+    fn tools_are_shown_with_path_and_version() {
+        let identity = |packages: &[(&str, &str)], text: Option<&str>| Identity {
+            tool: "x".into(),
+            packages: packages.iter().map(|(a, b)| ((*a).into(), (*b).into())).collect(),
+            digest: None,
+            text: text.map(str::to_owned),
+        };
+        let gcc = identity(&[("binutils", "2.40"), ("gcc", "12.2")], None);
+        assert_eq!(found_tool("gcc", Some(&gcc), Some("/usr/bin/gcc".into())), "/usr/bin/gcc, gcc 12.2");
+        assert_eq!(found_tool("ld", Some(&gcc), Some("/usr/bin/ld".into())), "/usr/bin/ld");
+        let rust = identity(&[], Some("rustc 1.95.0\nhost: x"));
+        assert_eq!(found_tool("rustc", Some(&rust), Some("/r/rustc".into())), "/r/rustc, rustc 1.95.0");
+        let headers = identity(&[("libelf-dev", "0.188")], None);
+        assert_eq!(found_tool("libelf-dev", Some(&headers), None), "libelf-dev 0.188");
     }
 
     #[test]

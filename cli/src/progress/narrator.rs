@@ -57,6 +57,9 @@ impl Narrator {
                 *all &= same_output;
                 None
             }
+            Event::StepFinished { target, step, outcome: Outcome::Cancelled, .. } => {
+                Some(format!("{}  {target}:{step}", Paint::Yellow.on(self.color, "stopped")))
+            }
             Event::TargetFinished { target, outcome, millis } => self.target(target, *outcome, *millis),
             Event::SkippedBecause { target, failed } => {
                 let text = format!("{target}: skipped because {failed} failed");
@@ -83,9 +86,8 @@ impl Narrator {
             Outcome::Hit if self.verbosity > 0 => {
                 Some(format!("{}  {target}", Paint::Dim.on(self.color, "cached ")))
             }
-            Outcome::Cancelled => Some(format!("{}  {target}", Paint::Yellow.on(self.color, "stopped"))),
-            // A failure and what it skips have said so themselves.
-            Outcome::Hit | Outcome::Failed | Outcome::Skipped => None,
+            // Failures, what they skip and stopped steps have said so themselves.
+            Outcome::Hit | Outcome::Failed | Outcome::Skipped | Outcome::Cancelled => None,
         }
     }
 
