@@ -177,7 +177,7 @@ impl Builtin for Select {
             entries.push(file_entry(cx.store, path, names.as_bytes())?);
         }
         let count = selected.paths.len();
-        (cx.log)(&format!("{count} modules of {} for {}", set.modules.len(), set.version));
+        (cx.log)(&format!("{count} of the {} modules of {}", set.modules.len(), set.version));
         let tree = tree_output(cx.store, &tree_of(entries)?)?;
         Ok(Made {
             outputs: BTreeMap::from([("tree".to_owned(), tree)]),
