@@ -168,8 +168,10 @@ fn differences(full: &Config, fragments: &[Fragment], result: &Config) -> Vec<kc
 }
 
 fn report(name: &str, changes: &[kconfig::Change], symbols: &Symbols) -> Vec<String> {
-    let prompted: Vec<&kconfig::Change> =
+    let mut prompted: Vec<&kconfig::Change> =
         changes.iter().filter(|c| symbols.has_prompt(&c.symbol) == Some(true)).collect();
+    // What the file said and did not get, before what it did not say.
+    prompted.sort_by_key(|c| c.before.is_none());
     let plural = if changes.len() == 1 { "symbol differs" } else { "symbols differ" };
     let mut notes = vec![format!(
         "{name}: {} {plural} in the resulting .config, {} with a prompt",
@@ -281,15 +283,19 @@ mod tests {
     fn a_full_configuration_is_counted_and_only_prompts_are_listed() {
         let full = Config::parse("CONFIG_A=y\nCONFIG_B=y\n# CONFIG_C is not set\nCONFIG_LOCALVERSION=\"\"\n")
             .unwrap();
-        let result = Config::parse("CONFIG_A=m\nCONFIG_D=y\nCONFIG_LOCALVERSION=\"-x\"\n").unwrap();
+        let result =
+            Config::parse("CONFIG_0=y\nCONFIG_A=m\nCONFIG_D=y\nCONFIG_LOCALVERSION=\"-x\"\n").unwrap();
         let mut symbols = Symbols::default();
-        symbols.scan("config A\n\ttristate \"a\"\nconfig B\n\tbool\nconfig D\n\tdef_bool y\n");
+        symbols.scan(
+            "config 0\n\tbool \"0\"\nconfig A\n\ttristate \"a\"\nconfig B\n\tbool\nconfig D\n\tdef_bool y\n",
+        );
         let changes = differences(&full, &[], &result);
         assert_eq!(
             report("kernel.config", &changes, &symbols),
             [
-                "kernel.config: 3 symbols differ in the resulting .config, 1 with a prompt",
+                "kernel.config: 4 symbols differ in the resulting .config, 2 with a prompt",
                 "warning: kernel.config: CONFIG_A: was y, is m",
+                "warning: kernel.config: CONFIG_0: was not set, is y",
             ]
         );
     }
