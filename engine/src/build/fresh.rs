@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use mosbuild_cache::{Digest, Store};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -41,14 +42,24 @@ struct Stamp {
 
 #[derive(PartialEq, Eq, Serialize, Deserialize)]
 struct Request {
-    graph: mosbuild_cache::Digest,
+    graph: Digest,
     requested: Vec<String>,
     dist: PathBuf,
-    env: BTreeMap<String, Option<String>>,
+    /// By name, a keyed hash of each deciding variable's value: some are secrets.
+    env: BTreeMap<String, Option<Digest>>,
+}
+
+/// Keyed hashes of host variables as they are now.
+fn env_hashes(names: impl Iterator<Item = String>, key: &[u8; 32]) -> BTreeMap<String, Option<Digest>> {
+    let hash = |name: &str| {
+        let value = std::env::var_os(name)?;
+        Some(Digest::of(&[&key[..], value.as_encoded_bytes()].concat()))
+    };
+    names.map(|name| (name.clone(), hash(&name))).collect()
 }
 
 impl Request {
-    fn of(site: &Site, options: &BuildOptions, env: BTreeMap<String, Option<String>>) -> Option<Request> {
+    fn of(site: &Site, options: &BuildOptions, env: BTreeMap<String, Option<Digest>>) -> Option<Request> {
         let bytes = std::fs::read(site.load.root.join(&site.load.file)).ok()?;
         let schemas = crate::load::RuleFactory::schemas(&*site.registry);
         Some(Request {
@@ -85,6 +96,7 @@ fn now_nanos() -> i128 {
 /// The report of a build that has nothing to do; `None` if that cannot be told from the stamp.
 pub(super) fn unchanged(
     site: &Site,
+    store: &Store,
     options: &BuildOptions,
     sink: &dyn Sink,
     started: Instant,
@@ -94,7 +106,8 @@ pub(super) fn unchanged(
     }
     let dirs = site.dirs();
     let stamp: Stamp = framed::decode(b"mfsh", VERSION, &std::fs::read(dirs.state.join("fresh")).ok()?)?;
-    let env = stamp.request.env.keys().map(|n| (n.clone(), std::env::var(n).ok())).collect();
+    let key = super::prepare::secret_key(store.root()).ok()?;
+    let env = env_hashes(stamp.request.env.keys().cloned(), &key);
     if Request::of(site, options, env)? != stamp.request {
         return None;
     }
@@ -165,7 +178,7 @@ pub(super) fn remember(
         return;
     }
     let deciding = TOOL_ENV.iter().map(|n| (*n).to_owned()).chain(prepared.host_env.iter().cloned());
-    let env = deciding.map(|n| (n.clone(), std::env::var(n).ok())).collect();
+    let env = env_hashes(deciding, &prepared.secret_key);
     let Some(request) = Request::of(&workspace.site, options, env) else { return };
     let stamp = Stamp {
         request,

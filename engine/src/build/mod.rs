@@ -144,7 +144,7 @@ pub fn build(
     sink: Arc<dyn Sink>,
 ) -> Result<Report, BuildError> {
     let started = std::time::Instant::now();
-    if let Some(report) = fresh::unchanged(site, options, &*sink, started) {
+    if let Some(report) = fresh::unchanged(site, store, options, &*sink, started) {
         return Ok(report);
     }
     let mut workspace = Workspace::open(site)?;

@@ -275,7 +275,7 @@ pub fn named(loaded: &Loaded, name: &str) -> Result<u32, BuildError> {
 }
 
 /// The random key by which secrets are hashed: made once per store, readable by its owner only.
-fn secret_key(store: &Path) -> std::io::Result<[u8; 32]> {
+pub(super) fn secret_key(store: &Path) -> std::io::Result<[u8; 32]> {
     use std::io::{Read, Write};
     use std::os::unix::fs::OpenOptionsExt;
     let path = store.join("secret.key");

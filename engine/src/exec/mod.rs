@@ -187,7 +187,7 @@ impl Outcome {
 
 /// Whoever looks on while a step runs.
 pub trait Watch: Sync {
-    /// The newest whole line of output. Called at most once for each piece read, so lines may be skipped.
+    /// A whole line of output; each is given once, in order.
     fn line(&self, _line: &str) {}
 
     /// What stops the step early.

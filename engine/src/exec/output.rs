@@ -204,17 +204,11 @@ impl Scan {
         let mut whole = std::mem::take(&mut self.partial);
         whole.extend_from_slice(&bytes[..last]);
         self.partial.extend_from_slice(&bytes[last + 1..]);
-        let idle = self.forbid.is_empty() && self.expect.is_empty();
-        if !idle {
-            for line in whole.split(|&byte| byte == b'\n') {
-                if let Some(end) = self.line(&text(line)) {
-                    return Some(end);
-                }
+        for line in whole.split(|&byte| byte == b'\n').map(text) {
+            watch.line(&line);
+            if let Some(end) = self.line(&line) {
+                return Some(end);
             }
-        }
-        let newest = whole.rsplit(|&byte| byte == b'\n').find(|line| !line.trim_ascii().is_empty());
-        if let Some(line) = newest {
-            watch.line(&text(line));
         }
         self.partial_line(watch)
     }
