@@ -2,7 +2,6 @@
 
     events.py targets FILE      NAME OUTCOME of every target, sorted
     events.py steps FILE        TARGET:STEP of every step that ran, sorted
-    events.py output FILE T:S   what that step printed
     events.py millis FILE T:S   how long that step took
     events.py own FILE T:S…     milliseconds of the run that none of these steps was running
 """
@@ -26,8 +25,6 @@ if command == "targets":
         print(event["target"], event["outcome"])
 elif command == "steps":
     print("\n".join(sorted(step(event) for event in of("step_started"))))
-elif command == "output":
-    print("\n".join(event["line"] for event in of("step_output") if step(event) in names))
 elif command == "millis":
     print(sum(event["millis"] for event in of("step_finished") if step(event) in names))
 elif command == "own":
