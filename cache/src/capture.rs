@@ -1,5 +1,6 @@
 //! From a directory on disk to a tree, its files stored. Knows no step.
 
+use std::collections::HashMap;
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
@@ -36,20 +37,37 @@ const BATCH: usize = 64;
 impl Store {
     /// Captures what lies below a directory, owned by 0:0. Sockets and device nodes are refused.
     pub fn capture_dir(&self, dir: &Path, options: CaptureOptions) -> Result<Tree, StoreError> {
-        let paths = list(dir)?;
-        let entries = paths
+        let (paths, opened) = list(dir)?;
+        // All before the first is stored: linking a file changes its mode, and with it that of its other names.
+        let stats = paths
+            .par_iter()
+            .with_min_len(BATCH)
+            .map(|path| {
+                let full = dir.join(path);
+                let meta = at(&full, fs::symlink_metadata(&full))?;
+                let mode = opened.get(path).copied().unwrap_or(meta.mode());
+                Ok((meta.file_type(), mode & 0o7777))
+            })
+            .collect::<Result<Vec<_>, StoreError>>()?;
+        let listed: Vec<_> = paths.iter().zip(stats).collect();
+        let entries = listed
             .par_chunks(BATCH)
-            .map(|batch| batch.iter().map(|p| self.capture(dir, p, options)).collect::<Result<Vec<_>, _>>())
+            .map(|batch| {
+                batch.iter().map(|(p, s)| self.capture(dir, p, *s, options)).collect::<Result<Vec<_>, _>>()
+            })
             .collect::<Result<Vec<_>, _>>()?;
         Tree::new(entries.into_iter().flatten().collect())
             .map_err(|source| StoreError::Tree { path: dir.to_owned(), source })
     }
 
-    fn capture(&self, dir: &Path, rel: &Path, options: CaptureOptions) -> Result<Entry, StoreError> {
+    fn capture(
+        &self,
+        dir: &Path,
+        rel: &Path,
+        (kind, mut mode): (fs::FileType, u32),
+        options: CaptureOptions,
+    ) -> Result<Entry, StoreError> {
         let full = dir.join(rel);
-        let meta = at(&full, fs::symlink_metadata(&full))?;
-        let kind = meta.file_type();
-        let mut mode = meta.mode() & 0o7777;
         let node = if kind.is_dir() {
             Node::Dir
         } else if kind.is_symlink() {
@@ -79,14 +97,16 @@ impl Store {
     }
 }
 
-/// Every path below a directory, relative.
-pub(crate) fn list(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
-    let mut found = Vec::new();
+/// Every path below a directory, relative; and the modes that directories had which had to be opened to their owner.
+fn list(dir: &Path) -> Result<(Vec<PathBuf>, HashMap<PathBuf, u32>), StoreError> {
+    let (mut found, mut opened) = (Vec::new(), HashMap::new());
     let mut stack = vec![PathBuf::new()];
     while let Some(rel) = stack.pop() {
         let full = dir.join(&rel);
-        if at(&full, fs::symlink_metadata(&full))?.mode() & 0o500 != 0o500 {
+        let mode = at(&full, fs::symlink_metadata(&full))?.mode();
+        if mode & 0o500 != 0o500 {
             at(&full, fs::set_permissions(&full, fs::Permissions::from_mode(0o755)))?;
+            opened.insert(rel.clone(), mode);
         }
         for entry in at(&full, fs::read_dir(&full))? {
             let entry = at(&full, entry)?;
@@ -97,5 +117,5 @@ pub(crate) fn list(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
             found.push(path);
         }
     }
-    Ok(found)
+    Ok((found, opened))
 }

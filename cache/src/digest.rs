@@ -33,8 +33,16 @@ impl Digest {
         let size = file.metadata()?.len();
         let mut hasher = blake3::Hasher::new();
         if size < PARALLEL {
-            let mut bytes = Vec::with_capacity(size as usize + 1);
-            file.read_to_end(&mut bytes)?;
+            // One byte more than there should be: one read then tells that the end was reached too.
+            let mut bytes = vec![0; size as usize + 1];
+            let n = match file.read(&mut bytes) {
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => 0,
+                other => other?,
+            };
+            bytes.truncate(n);
+            if n as u64 != size {
+                file.read_to_end(&mut bytes)?;
+            }
             hasher.update(&bytes);
             return Ok((Digest(*hasher.finalize().as_bytes()), bytes.len() as u64));
         }

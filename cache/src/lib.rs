@@ -7,6 +7,7 @@ mod capture;
 mod digest;
 mod lock;
 mod materialise;
+mod remove;
 mod result;
 mod scratch;
 mod stat_cache;

@@ -2,13 +2,22 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
 use crate::Digest;
 use crate::store::{Store, StoreError, at};
+
+/// Waits for a lock; a signal that somebody handles does not end the wait.
+fn wait(file: &File) -> io::Result<()> {
+    loop {
+        match flock(file, FlockOperation::LockExclusive) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => return Ok(other?),
+        }
+    }
+}
 
 /// Held by the one process that builds in a workspace.
 pub struct WorkspaceLock {
@@ -27,7 +36,7 @@ impl WorkspaceLock {
             // The holder may be writing its name right now; then it stays unnamed.
             let _ = file.read_to_string(&mut text);
             on_wait(if text.trim().is_empty() { "another process" } else { text.trim() });
-            flock(&file, FlockOperation::LockExclusive)?;
+            wait(&file)?;
         }
         file.set_len(0)?;
         file.rewind()?;
@@ -72,10 +81,9 @@ impl Store {
             let file = at(&path, options.write(true).create(true).truncate(false).open(&path))?;
             if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
                 waited = true;
-                at(&path, flock(&file, FlockOperation::LockExclusive).map_err(io::Error::from))?;
+                at(&path, wait(&file))?;
             }
-            let held = at(&path, file.metadata())?;
-            if fs::metadata(&path).is_ok_and(|named| named.ino() == held.ino()) {
+            if crate::scratch::named(&path, &file) {
                 return Ok(KeyLock { _file: file, path, waited });
             }
         }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use crate::digest::{Digest, Hasher};
-use crate::store::{BlobError, MTIME, Store, StoreError, at, copy_file, set_mtime};
+use crate::store::{BlobError, Store, StoreError, at, set_mtime};
 use crate::tree::{Entry, Node, Tree};
 
 /// Files per parallel task.
@@ -37,7 +37,13 @@ impl Store {
             let path = to.join(entry.path.as_path());
             match &entry.node {
                 Node::Dir => match fs::create_dir(&path) {
-                    Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                    Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+                        // Laid over an earlier tree, whose symlink must not lead this one elsewhere.
+                        if !at(&path, fs::symlink_metadata(&path))?.is_dir() {
+                            return Err(StoreError::Io { path, source: e }.into());
+                        }
+                        at(&path, fs::set_permissions(&path, fs::Permissions::from_mode(0o700)))?;
+                    }
                     other => at(&path, other)?,
                 },
                 Node::Symlink { target } => {
@@ -72,10 +78,7 @@ impl Store {
                 return Ok(());
             }
         }
-        let from = self.blob_path(digest)?;
-        at(to, copy_file(&from, to))?;
-        at(to, fs::set_permissions(to, fs::Permissions::from_mode(entry.mode)))?;
-        Ok(at(to, set_mtime(to))?)
+        self.copy_blob(digest, entry.mode, to)
     }
 
     /// A directory that holds the tree, to be mounted read-only or as an overlay's lower layer. Made at the first
@@ -84,11 +87,15 @@ impl Store {
         let hex = digest.hex();
         let home = self.root().join("unpacked").join(&hex[..2]);
         let (dir, stamp_path) = (home.join(&hex), home.join(format!("{hex}.stamp")));
+        if self.0.unpacked.lock().is_ok_and(|u| u.contains(digest)) && dir.is_dir() {
+            return Ok(dir);
+        }
         let tree = self.get_tree(digest)?;
         // Held until the stamp is written: a folder without a stamp was left by a killed process.
         let _lock = self.lock_named(&format!("unpack-{hex}"))?;
         if let Ok(stamp) = fs::read_to_string(&stamp_path) {
             if self.stamp(&tree, &dir).is_some_and(|now| now == stamp) {
+                self.found_whole(digest);
                 return Ok(dir);
             }
             self.discard(&dir)?;
@@ -109,17 +116,22 @@ impl Store {
             at(&temporary, fs::write(&temporary, stamp))?;
             at(&stamp_path, fs::rename(&temporary, &stamp_path))?;
         }
+        self.found_whole(digest);
         Ok(dir)
+    }
+
+    fn found_whole(&self, digest: &Digest) {
+        if let Ok(mut unpacked) = self.0.unpacked.lock() {
+            unpacked.insert(*digest);
+        }
     }
 
     fn discard(&self, dir: &Path) -> Result<(), StoreError> {
         if !dir.exists() {
             return Ok(());
         }
-        // Renamed first: a half removed tree must not be taken for a whole one. Mounts of it stay valid.
-        let aside = self.temporary();
-        at(dir, fs::rename(dir, &aside))?;
-        at(&aside, fs::remove_dir_all(&aside))
+        // It goes with this process's scratch, not now: a running step may have it mounted.
+        at(dir, fs::rename(dir, self.temporary()))
     }
 
     /// What tells that an unpacked tree is as it was made: the boot (a power cut may tear what was never synced), and
@@ -137,10 +149,9 @@ impl Store {
                         continue;
                     }
                     let m = fs::symlink_metadata(dir.join(entry.path.as_path())).ok()?;
-                    let (size, mtime) = match &entry.node {
-                        Node::File { size, .. } => (*size, m.mtime()),
-                        _ => (0, MTIME as i64),
-                    };
+                    // A directory's mtime tells of names added or removed.
+                    let size = if let Node::File { size, .. } = &entry.node { *size } else { 0 };
+                    let mtime = m.mtime();
                     if matches!(entry.node, Node::File { .. }) && (m.len() != size || m.mtime_nsec() != 0) {
                         return None;
                     }
@@ -152,6 +163,7 @@ impl Store {
             })
             .collect();
         let mut whole = Hasher::new();
+        whole.update(&fs::symlink_metadata(dir).ok()?.mtime().to_le_bytes());
         for part in parts {
             whole.update(&part?.0);
         }

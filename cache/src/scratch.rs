@@ -2,7 +2,7 @@
 //! Knows nothing of what lies in them.
 
 use std::fs::{self, File};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -26,7 +26,8 @@ impl ScratchRoot {
             // The lock lies beside the folder and is taken first: a folder is never seen without it.
             let lock_path = dir.with_extension("lock");
             let lock = at(&lock_path, File::create(&lock_path))?;
-            if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            // A sweeper may have had it first, and have removed its name.
+            if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() || !named(&lock_path, &lock) {
                 continue;
             }
             match fs::create_dir(&dir) {
@@ -46,7 +47,9 @@ impl ScratchRoot {
 impl Drop for ScratchRoot {
     fn drop(&mut self) {
         remove(&self.dir);
-        let _ = fs::remove_file(self.dir.with_extension("lock"));
+        if !self.dir.exists() {
+            let _ = fs::remove_file(self.dir.with_extension("lock"));
+        }
     }
 }
 
@@ -58,29 +61,27 @@ fn sweep(tmp: &Path) {
             continue;
         }
         let Ok(lock) = File::open(&lock_path) else { continue };
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() && named(&lock_path, &lock) {
             remove(&lock_path.with_extension(""));
-            let _ = fs::remove_file(&lock_path);
+            // Without its lock file a folder that resisted would never be found again.
+            if !lock_path.with_extension("").exists() {
+                let _ = fs::remove_file(&lock_path);
+            }
         }
     }
 }
 
-/// Removes a folder whose contents may be read-only.
+/// Whether the name still leads to the open file.
+pub(crate) fn named(path: &Path, file: &File) -> bool {
+    match (fs::symlink_metadata(path), file.metadata()) {
+        (Ok(named), Ok(open)) => (named.dev(), named.ino()) == (open.dev(), open.ino()),
+        _ => false,
+    }
+}
+
+/// What resists is swept by a later process.
 fn remove(dir: &Path) {
-    if fs::remove_dir_all(dir).is_ok() || !dir.exists() {
-        return;
-    }
-    let mut stack = vec![dir.to_owned()];
-    while let Some(dir) = stack.pop() {
-        let _ = fs::set_permissions(&dir, fs::Permissions::from_mode(0o700));
-        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
-            if entry.file_type().is_ok_and(|t| t.is_dir()) {
-                stack.push(entry.path());
-            }
-        }
-    }
-    // What still resists is swept by a later process.
-    let _ = fs::remove_dir_all(dir);
+    let _ = crate::remove::remove_tree(dir);
 }
 
 /// A scratch folder.

@@ -2,8 +2,8 @@
 //!
 //! A remembered digest is used only if device, inode, size, mode, mtime and ctime are what they were, and if mtime
 //! and ctime were older than the moment of hashing by a slack: a file written in the same tick of a coarse clock as
-//! it was hashed may change again without its stamps changing (git calls such an entry racy). The moment is the file
-//! system's own, taken from a probe where the file lies.
+//! it was hashed may change again without its stamps changing (git calls such an entry racy). The moment is this
+//! machine's clock, by which local file systems stamp.
 
 use std::collections::HashMap;
 use std::fs::{self, File, Metadata};
@@ -132,7 +132,7 @@ fn look(path: &Path, known: Option<&Known>) -> io::Result<(FileMeta, Option<Know
     for _ in 0..TRIES {
         let mut file = File::open(path)?;
         let before = Stamp::of(&file.metadata()?);
-        let observed = now(path);
+        let observed = now();
         let (digest, _) = Digest::of_open(&mut file)?;
         // By path, so that a file renamed over it meanwhile is seen too.
         if Stamp::of(&fs::metadata(path)?) == before {
@@ -148,7 +148,7 @@ fn meta(stamp: &Stamp, digest: Digest) -> FileMeta {
 
 /// The present by the coarse clock that local file systems stamp with; never ahead of a stamp made later. A file
 /// stamped ahead of it (another machine's clock) is never trusted, and hashed each time.
-fn now(_path: &Path) -> i64 {
+fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as i64) - SLACK / 2
 }
 

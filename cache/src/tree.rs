@@ -234,7 +234,8 @@ impl Tree {
 
     /// Bytes of all its files.
     pub fn file_bytes(&self) -> u64 {
-        self.entries.iter().map(|e| if let Node::File { size, .. } = e.node { size } else { 0 }).sum()
+        let sizes = self.entries.iter().map(|e| if let Node::File { size, .. } = e.node { size } else { 0 });
+        sizes.fold(0, u64::saturating_add)
     }
 
     /// Digest of its encoding.

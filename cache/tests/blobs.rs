@@ -232,3 +232,36 @@ fn a_place_without_room_or_rights_is_named() {
     let error = store.put_file(&dir.path().join("absent"), Ingest::Copy).unwrap_err().to_string();
     assert!(error.contains("absent"), "{error}");
 }
+
+#[test]
+fn a_file_with_another_name_is_copied_and_stays_as_it_is() {
+    let (dir, store) = store();
+    let (theirs, out) = (dir.path().join("theirs"), dir.path().join("out"));
+    fs::write(&theirs, "shared").unwrap();
+    fs::set_permissions(&theirs, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::hard_link(&theirs, &out).unwrap();
+    let before = fs::metadata(&theirs).unwrap();
+    let (digest, _) = store.put_file(&out, Ingest::Link { executable: false }).unwrap();
+    let after = fs::metadata(&theirs).unwrap();
+    assert_eq!((after.mode(), after.mtime_nsec()), (before.mode(), before.mtime_nsec()));
+    fs::write(&theirs, "edited").unwrap();
+    assert_eq!(store.read(&digest).unwrap(), b"shared");
+    assert!(!store.quarantined(&digest));
+}
+
+#[test]
+fn a_link_is_not_stored_as_what_it_leads_to() {
+    let (dir, store) = store();
+    let (file, link) = (dir.path().join("file"), dir.path().join("link"));
+    fs::write(&file, "x").unwrap();
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    assert!(store.put_file(&link, Ingest::Link { executable: true }).is_err());
+    assert_eq!(fs::metadata(&file).unwrap().mode() & 0o111, 0);
+}
+
+#[test]
+fn a_blob_that_is_no_tree_is_a_miss_of_the_tree() {
+    let (_dir, store) = store();
+    let digest = store.put_bytes(b"mostree\x00 of an older version").unwrap();
+    assert!(matches!(store.get_tree(&digest), Err(BlobError::Missing(d)) if d == digest));
+}

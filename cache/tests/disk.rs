@@ -279,3 +279,77 @@ fn scratch_goes_with_its_read_only_folders_and_not_through_links() {
     assert!(!path.exists());
     assert!(kept.join("f").exists());
 }
+
+#[test]
+fn a_tree_laid_over_another_does_not_follow_its_links() {
+    let (dir, store) = store();
+    let outside = dir.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::set_permissions(&outside, fs::Permissions::from_mode(0o750)).unwrap();
+    let target = outside.as_os_str().as_encoded_bytes().to_vec();
+    let first = Tree::new(vec![entry("a", 0o777, Node::Symlink { target })]).unwrap();
+    let second = Tree::with_parents(vec![file(&store, "a/planted", 0o644, "x")]).unwrap();
+    let scratch = store.scratch("test").unwrap();
+    store.materialise(&first, scratch.path(), Materialise::Private).unwrap();
+    let error = store.materialise(&second, scratch.path(), Materialise::Private).unwrap_err().to_string();
+    assert!(error.contains("/a"), "{error}");
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+    assert_eq!(fs::metadata(&outside).unwrap().mode() & 0o7777, 0o750);
+}
+
+#[test]
+fn trees_can_be_laid_over_each_other() {
+    let (_dir, store) = store();
+    let first =
+        Tree::with_parents(vec![file(&store, "a/b/1", 0o644, "1"), entry("c", 0o555, Node::Dir)]).unwrap();
+    let second =
+        Tree::with_parents(vec![file(&store, "a/2", 0o755, "2"), file(&store, "c/3", 0o644, "3")]).unwrap();
+    let scratch = store.scratch("test").unwrap();
+    store.materialise(&first, scratch.path(), Materialise::Private).unwrap();
+    store.materialise(&second, scratch.path(), Materialise::Private).unwrap();
+    let both = mosbuild_cache::merge(&[("1", &first), ("2", &second)]).unwrap().tree;
+    check(&both, scratch.path());
+}
+
+#[test]
+fn a_name_added_to_an_unpacked_tree_is_noticed() {
+    for at in ["planted", "etc/planted"] {
+        let (_dir, store) = store();
+        let (tree, digest, dir) = unpacked(&store);
+        fs::write(dir.join(at), "x").unwrap();
+        let again = Store::open(store.root()).unwrap().unpacked(&digest).unwrap();
+        check(&tree, &again);
+    }
+}
+
+#[test]
+fn an_unpacked_tree_that_is_replaced_stays_for_those_who_have_it_open() {
+    let (_dir, store) = store();
+    let (tree, digest, dir) = unpacked(&store);
+    let mounted = fs::File::open(&dir).unwrap();
+    fs::write(dir.join("planted"), "x").unwrap();
+    let other = Store::open(store.root()).unwrap();
+    check(&tree, &other.unpacked(&digest).unwrap());
+    let through = PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&mounted)));
+    assert_eq!(fs::read_to_string(through.join("etc/conf")).unwrap(), "conf");
+}
+
+#[test]
+fn names_of_one_inode_are_captured_with_its_mode() {
+    let (_dir, store) = store();
+    let scratch = store.scratch("test").unwrap();
+    for n in 0..200 {
+        let path = scratch.path().join(format!("{n:03}"));
+        fs::write(&path, n.to_string()).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o440)).unwrap();
+        fs::hard_link(&path, scratch.path().join(format!("{n:03}-too"))).unwrap();
+    }
+    fs::create_dir(scratch.path().join("shut")).unwrap();
+    fs::set_permissions(scratch.path().join("shut"), fs::Permissions::from_mode(0o100)).unwrap();
+    let tree = store.capture_dir(scratch.path(), CaptureOptions::outputs()).unwrap();
+    assert_eq!(tree.len(), 401);
+    for e in tree.iter() {
+        assert_eq!(e.mode, if e.node == Node::Dir { 0o100 } else { 0o440 }, "{}", e.path);
+    }
+    assert!(store.lost_blobs(&tree).is_empty());
+}
