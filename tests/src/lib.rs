@@ -23,7 +23,7 @@ pub use store::{assert_store_whole, blobs, flip_a_byte, scratch_left};
 pub use user::PLAIN_USER;
 
 /// How long anything may take that should take no time; the machine may be busy.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The program under test: `MOSBUILD_BIN`, else the workspace's release build.
 pub fn program() -> PathBuf {
@@ -239,7 +239,7 @@ impl Space {
     pub fn start(&self, args: &[&str]) -> Running {
         let (mut command, events) = self.build_command(args);
         let args = args.iter().map(|a| a.to_string()).collect();
-        Running { child: command.spawn().unwrap(), events, args }
+        Running { child: Some(command.spawn().unwrap()), events, args }
     }
 
     fn build_command(&self, args: &[&str]) -> (Command, PathBuf) {
@@ -297,46 +297,59 @@ impl Space {
     }
 }
 
-/// A build that runs.
+/// A build that runs; killed if the test gives it up.
 pub struct Running {
-    /// The process.
-    pub child: Child,
+    child: Option<Child>,
     events: PathBuf,
     args: Vec<String>,
 }
 
 impl Running {
-    /// Waits until an event fits.
-    #[track_caller]
-    pub fn wait_for(&mut self, what: &str, fits: impl Fn(&Value) -> bool) {
-        let came = wait_until(|| {
-            read_events(&self.events).iter().any(&fits) || self.child.try_wait().unwrap().is_some()
-        });
-        assert!(
-            came && read_events(&self.events).iter().any(fits),
-            "{what}: {:?}",
-            read_events(&self.events)
-        );
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.as_ref().map_or(0, Child::id)
+    }
+
+    /// Whether it has not ended yet.
+    pub fn runs(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|c| c.try_wait().unwrap().is_none())
     }
 
     /// Waits until a step of the target has started.
     #[track_caller]
     pub fn wait_for_start(&mut self, target: &str) {
-        self.wait_for(&format!("{target} should start"), |e| {
-            e["event"] == "step_started" && e["target"] == target
-        });
+        let fits = |e: &Value| e["event"] == "step_started" && e["target"] == target;
+        wait_until(|| read_events(&self.events).iter().any(fits) || !self.runs());
+        let events = read_events(&self.events);
+        assert!(events.iter().any(fits), "{target} should start: {events:?}");
+    }
+
+    /// Waits until so many processes have the marker.
+    #[track_caller]
+    pub fn wait_for_processes(&mut self, marker: &Marker, count: usize) {
+        wait_until(|| marker.processes().len() >= count || !self.runs());
+        assert_eq!(marker.processes().len(), count, "{:?}", read_events(&self.events));
     }
 
     /// Sends a signal by its name, `INT`.
     pub fn signal(&self, name: &str) {
-        signal(self.child.id(), name);
+        signal(self.id(), name);
     }
 
     /// Waits for its end.
     #[track_caller]
-    pub fn finish(self) -> Output {
+    pub fn finish(mut self) -> Output {
         let args: Vec<&str> = self.args.iter().map(String::as_str).collect();
-        Output::wait(self.child, &args, Some(&self.events))
+        Output::wait(self.child.take().unwrap(), &args, Some(&self.events))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 

@@ -231,6 +231,20 @@ fn an_input_edited_while_its_step_runs_is_a_snapshot_and_the_next_build_sees_the
 }
 
 #[test]
+fn a_definition_edited_while_its_step_runs_counts_in_the_next_build() {
+    let space = Space::new(&script("", "sleep 1.5\necho before > \"$OUT/o\""));
+    let mut running = space.start(&["t"]);
+    running.wait_for_start("t");
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    space.edit_yaml("echo before", "echo after");
+    let output = running.finish();
+    assert_eq!(output.code, Some(0), "{output}");
+    assert_eq!(space.read("dist/t"), "before\n");
+    space.builds(&["t"]).counts(1, 0, 0);
+    assert_eq!(space.read("dist/t"), "after\n");
+}
+
+#[test]
 fn makes_children_share_the_slots_of_the_build() {
     need("make", "make");
     let makefile = "all: 1 2 3 4 5 6\n%:\n\t@echo start >> log; sleep 0.4; echo end >> log\n";
