@@ -3,15 +3,17 @@
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::str::FromStr;
 
+use blake3::hazmat::{ChainingValue, HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
+use rayon::prelude::*;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Files from this size on are hashed by several threads (measured: below it the threads cost more than they give).
-const PARALLEL: u64 = 1 << 20;
-/// Bytes read at a time of a large file.
-const CHUNK: usize = 4 << 20;
+/// Larger files are hashed by several threads, which read and hash pieces of this size: a power of two, as BLAKE3's
+/// tree wants it, and small enough for a second-level cache.
+const PIECE: u64 = 1 << 20;
 
 /// A BLAKE3 digest: 32 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,36 +30,23 @@ impl Digest {
         Digest::of_open(&mut File::open(path)?)
     }
 
-    /// Of what is left to read of an open file, with its size in bytes.
+    /// Of an open file that nothing was read of yet, with its size in bytes.
     pub fn of_open(file: &mut File) -> std::io::Result<(Digest, u64)> {
         let size = file.metadata()?.len();
-        let mut hasher = blake3::Hasher::new();
-        if size < PARALLEL {
-            // One byte more than there should be: one read then tells that the end was reached too.
-            let mut bytes = vec![0; size as usize + 1];
-            let n = match file.read(&mut bytes) {
-                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => 0,
-                other => other?,
-            };
-            bytes.truncate(n);
-            if n as u64 != size {
-                file.read_to_end(&mut bytes)?;
-            }
-            hasher.update(&bytes);
-            return Ok((Digest(*hasher.finalize().as_bytes()), bytes.len() as u64));
+        if size > PIECE {
+            return Ok((in_pieces(file, size)?, size));
         }
-        // Read rather than mapped: a file that is truncated meanwhile must be an error, not a SIGBUS.
-        let mut total = 0;
-        let mut buffers = (vec![0; CHUNK], vec![0; CHUNK]);
-        let mut filled = fill(file, &mut buffers.0)?;
-        while filled > 0 {
-            total += filled as u64;
-            let (ready, next) = (&buffers.0[..filled], &mut buffers.1);
-            let (_, read) = rayon::join(|| hasher.update_rayon(ready), || fill(file, next));
-            filled = read?;
-            std::mem::swap(&mut buffers.0, &mut buffers.1);
+        // One byte more than there should be: one read then tells that the end was reached too.
+        let mut bytes = vec![0; size as usize + 1];
+        let n = match file.read(&mut bytes) {
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => 0,
+            other => other?,
+        };
+        bytes.truncate(n);
+        if n as u64 != size {
+            file.read_to_end(&mut bytes)?;
         }
-        Ok((Digest(*hasher.finalize().as_bytes()), total))
+        Ok((Digest::of(&bytes), bytes.len() as u64))
     }
 
     /// 64 hex digits.
@@ -71,17 +60,38 @@ impl Digest {
     }
 }
 
-fn fill(file: &mut File, buffer: &mut [u8]) -> std::io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match file.read(&mut buffer[filled..]) {
-            Ok(0) => break,
-            Ok(n) => filled += n,
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
+/// Reads rather than maps: a file that is truncated meanwhile must be an error, not a SIGBUS; and the reading is
+/// shared out too, which mapping leaves to page faults.
+fn in_pieces(file: &File, size: u64) -> std::io::Result<Digest> {
+    let subtrees = (0..size.div_ceil(PIECE))
+        .into_par_iter()
+        .map_init(
+            || vec![0; PIECE as usize],
+            |buffer, piece| {
+                let offset = piece * PIECE;
+                let part = &mut buffer[..(size - offset).min(PIECE) as usize];
+                file.read_exact_at(part, offset)?;
+                Ok(blake3::Hasher::new().set_input_offset(offset).update(part).finalize_non_root())
+            },
+        )
+        .collect::<std::io::Result<Vec<ChainingValue>>>()?;
+    let (left, right) = halves(&subtrees);
+    Ok(Digest(*merge_subtrees_root(&join(left), &join(right), Mode::Hash).as_bytes()))
+}
+
+/// The left side of a BLAKE3 tree is the largest power of two that leaves something for the right.
+fn halves(subtrees: &[ChainingValue]) -> (&[ChainingValue], &[ChainingValue]) {
+    subtrees.split_at(subtrees.len().next_power_of_two() / 2)
+}
+
+fn join(subtrees: &[ChainingValue]) -> ChainingValue {
+    match subtrees {
+        [one] => *one,
+        more => {
+            let (left, right) = halves(more);
+            merge_subtrees_non_root(&join(left), &join(right), Mode::Hash)
         }
     }
-    Ok(filled)
 }
 
 /// Hashes bytes as they come.
@@ -152,7 +162,9 @@ mod tests {
     #[test]
     fn files_of_every_size_hash_as_their_bytes_do() {
         let dir = tempfile::tempdir().unwrap();
-        for size in [0, 1, 1000, PARALLEL as usize - 1, PARALLEL as usize, CHUNK, CHUNK + 1, 2 * CHUNK + 17] {
+        let piece = PIECE as usize;
+        let around = (1..=9).chain([16, 17, 31]).flat_map(|n| [n * piece - 1, n * piece, n * piece + 1]);
+        for size in [0, 1, 1000, 1024, 1025].into_iter().chain(around) {
             let bytes: Vec<u8> = (0..size).map(|i| (i * 31 % 251) as u8).collect();
             let path = dir.path().join(size.to_string());
             std::fs::write(&path, &bytes).unwrap();

@@ -109,7 +109,10 @@ fn spawn(job: &Job, output: &OwnedFd) -> Result<Pid, ExecError> {
     actions.chdir(&cwd)?;
     let attributes = Attributes::new(!job.interactive)?;
     let mut last = libc::ENOENT;
-    for candidate in &candidates {
+    // Looked at before: a process that fails to exec costs as much as one that does.
+    let usable = |path: &&CString| rustix::fs::access(path.as_c_str(), rustix::fs::Access::EXEC_OK).is_ok();
+    let found = candidates.iter().find(usable);
+    for candidate in found.into_iter().chain(candidates.iter().filter(|_| found.is_none())) {
         match spawn_one(candidate, &actions, &attributes, &argv, &envp) {
             Ok(pid) => return Ok(pid),
             Err(errno @ (libc::ENOENT | libc::ENOTDIR | libc::EACCES)) => {
@@ -205,20 +208,23 @@ struct Attributes(libc::posix_spawnattr_t);
 const SET_SESSION: libc::c_int = 0x80;
 
 impl Attributes {
-    /// All signals as they are by default, none blocked, and a session of its own.
+    /// No signal ignored that this program ignores, none blocked, and a session of its own.
     fn new(session: bool) -> Result<Self, ExecError> {
         let mut attributes = MaybeUninit::uninit();
         // SAFETY: initialised by the first call before the others use it; the sets are plain memory.
         unsafe {
             done(libc::posix_spawnattr_init(attributes.as_mut_ptr()))?;
             let mut this = Self(attributes.assume_init());
-            let (mut none, mut all): (libc::sigset_t, libc::sigset_t) = (zeroed(), zeroed());
+            let (mut none, mut ignored): (libc::sigset_t, libc::sigset_t) = (zeroed(), zeroed());
             libc::sigemptyset(&mut none);
-            libc::sigfillset(&mut all);
+            // The one signal that Rust programs ignore; those that are handled are reset by exec. All of them would
+            // be 64 system calls a process.
+            libc::sigemptyset(&mut ignored);
+            libc::sigaddset(&mut ignored, libc::SIGPIPE);
             let mut flags = libc::POSIX_SPAWN_SETSIGMASK | libc::POSIX_SPAWN_SETSIGDEF;
             flags |= if session { SET_SESSION } else { 0 };
             done(libc::posix_spawnattr_setsigmask(&mut this.0, &none))?;
-            done(libc::posix_spawnattr_setsigdefault(&mut this.0, &all))?;
+            done(libc::posix_spawnattr_setsigdefault(&mut this.0, &ignored))?;
             done(libc::posix_spawnattr_setflags(&mut this.0, flags as libc::c_short))?;
             Ok(this)
         }
