@@ -122,6 +122,11 @@ pub enum Event {
         /// The text.
         message: String,
     },
+    /// Something that was built could not be placed in dist/.
+    PlaceFailed {
+        /// Why.
+        message: String,
+    },
     /// A file was placed in dist/.
     Placed {
         /// Its path, as shown to people.
@@ -135,7 +140,7 @@ pub enum Event {
         built: usize,
         /// Targets that came from the cache.
         cached: usize,
-        /// Targets failed or skipped because of a failure.
+        /// Targets that failed; those skipped because of them are in none of the numbers.
         failed: usize,
         /// Wall time in milliseconds.
         millis: u64,

@@ -66,6 +66,11 @@ impl Narrator {
                 Some(Paint::Yellow.on(self.color, &text))
             }
             Event::Warning { message } => Some(self.warning(message)),
+            Event::PlaceFailed { message } => {
+                let text = error(self.color, message, &[]);
+                let github = self.github.then(|| annotation("error", None, message));
+                Some([Some(text), github].into_iter().flatten().collect::<Vec<_>>().join("\n"))
+            }
             Event::Placed { path, size: bytes } => {
                 self.placed += 1;
                 let word = Paint::Green.on(self.color, "placed ");

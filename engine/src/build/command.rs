@@ -57,7 +57,10 @@ pub(super) fn run(job: &Job, command: &Command, log: &mut Vec<u8>) -> Result<Exe
         return Err(broken(explain(job, command, &outcome, log), log));
     }
     let made = capture(job, command, &layout, log);
-    let (outputs, facts) = made.map_err(|error| broken(error, log))?;
+    let (outputs, mut facts) = made.map_err(|error| broken(error, log))?;
+    if command.console.is_some() {
+        facts.insert("seconds".into(), format!("{:.1}", outcome.wall.as_secs_f64()));
+    }
     let sandboxed = command.executor == ExecutorKind::Sandbox;
     Ok(Execution { outputs, facts, notes: Vec::new(), sandboxed })
 }

@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use mosbuild_cache::{ActionResult, Digest, Output, Store};
 
@@ -73,7 +73,7 @@ pub(super) fn run(
     store: &Store,
     options: &BuildOptions,
     sink: Arc<dyn Sink>,
-    started: Instant,
+    (started, began): (Instant, SystemTime),
 ) -> Result<Report, BuildError> {
     let prepared = Arc::new(prepared);
     let mut driver = Driver::new(workspace, prepared.clone(), store, options, sink.clone());
@@ -105,7 +105,7 @@ pub(super) fn run(
                 driver.rewind(step, digest, &output);
             }
             Err(e) => {
-                sink.event(&Event::Warning { message: e.to_string() });
+                sink.event(&Event::PlaceFailed { message: e.to_string() });
                 driver.exit = driver.exit.max(1);
                 break;
             }
@@ -121,7 +121,7 @@ pub(super) fn run(
     for (path, size) in &placed.new {
         sink.event(&Event::Placed { path: path.display().to_string(), size: *size });
     }
-    driver.finish(placed, started)
+    driver.finish(placed, started, began)
 }
 
 pub(super) fn predict(
@@ -271,7 +271,10 @@ impl<'a> Driver<'a> {
         note.key = Some(key);
         note.baseline = baseline;
         self.records.insert(key, bytes);
-        let miss = if self.forced[ix as usize] {
+        let miss = if self.rewound.contains(&ix) && self.forced[ix as usize] {
+            // Its result is known, and of no use: a blob of it is lost.
+            self.notes[ix as usize].reason.clone()
+        } else if self.forced[ix as usize] {
             Reason::Forced
         } else if self.options.no_cache {
             Reason::NoCache
@@ -350,6 +353,11 @@ impl<'a> Driver<'a> {
     fn finished(&mut self, finished: Finished) {
         self.running -= 1;
         let Finished { ix, attempt, millis } = finished;
+        // What it waited for its slot is no cost of the step.
+        let millis = match &attempt {
+            Attempt::Made(result) => result.millis,
+            _ => millis,
+        };
         self.notes[ix as usize].millis = millis;
         match attempt {
             Attempt::Made(result) => {
@@ -563,6 +571,7 @@ impl<'a> Driver<'a> {
     /// Makes a done step run again, because a blob of its output is lost.
     fn rewind(&mut self, ix: StepIx, digest: Digest, output: &str) {
         self.rewound.insert(ix);
+        self.forced[ix as usize] = true;
         let corrupt = self.store.quarantined(&digest);
         let target = &self.notes[ix as usize].target;
         let how = if corrupt { "damaged; it was set aside" } else { "missing" };
@@ -652,7 +661,12 @@ impl<'a> Driver<'a> {
         }
     }
 
-    fn finish(mut self, placed: place::Placed, started: Instant) -> Result<Report, BuildError> {
+    fn finish(
+        mut self,
+        placed: place::Placed,
+        started: Instant,
+        began: SystemTime,
+    ) -> Result<Report, BuildError> {
         let prepared = self.prepared.clone();
         let (mut built, mut cached, mut failed) = (0, 0, 0);
         for &t in &prepared.counted {
@@ -671,11 +685,7 @@ impl<'a> Driver<'a> {
         let name = |t: &u32| prepared.loaded.targets[*t as usize].name.clone();
         let head = RunHead {
             id: self.run.clone(),
-            started: std::time::SystemTime::now()
-                .duration_since(std::time::UNIX_EPOCH)
-                .unwrap_or(Duration::ZERO)
-                .as_secs()
-                .saturating_sub(started.elapsed().as_secs()),
+            started: began.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs(),
             args: self.options.args.clone(),
             profile: self.options.profile.clone(),
             requested: prepared.requested.iter().map(name).collect(),
@@ -688,10 +698,10 @@ impl<'a> Driver<'a> {
             same_as: None,
         };
         let failed_names = self.failed.iter().map(name).collect();
-        self.sink.event(&Event::RunFinished { built, cached, failed, millis: head.millis });
         self.record(&head);
+        self.sink.event(&Event::RunFinished { built, cached, failed, millis: head.millis });
         if self.exit == 0 {
-            fresh::remember(self.workspace, &prepared, self.options, &head, &placed);
+            fresh::remember(self.workspace, &prepared, self.options, &head, &placed, began);
         }
         // Durability, not correctness: every blob and result is verified when it is read.
         if built > 0 {

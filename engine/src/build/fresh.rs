@@ -59,15 +59,20 @@ fn env_hashes(names: impl Iterator<Item = String>, key: &[u8; 32]) -> BTreeMap<S
 }
 
 impl Request {
+    fn new(
+        graph: Digest,
+        site: &Site,
+        options: &BuildOptions,
+        env: BTreeMap<String, Option<Digest>>,
+    ) -> Request {
+        Request { graph, requested: options.requested.clone(), dist: site.dirs().dist, env }
+    }
+
+    /// The request for the file as it is now.
     fn of(site: &Site, options: &BuildOptions, env: BTreeMap<String, Option<Digest>>) -> Option<Request> {
         let bytes = std::fs::read(site.load.root.join(&site.load.file)).ok()?;
         let schemas = crate::load::RuleFactory::schemas(&*site.registry);
-        Some(Request {
-            graph: crate::load::cache::key(&bytes, &site.load, schemas),
-            requested: options.requested.clone(),
-            dist: site.dirs().dist,
-            env,
-        })
+        Some(Request::new(crate::load::cache::key(&bytes, &site.load, schemas), site, options, env))
     }
 }
 
@@ -84,8 +89,8 @@ impl Stat {
         }))
     }
 
-    fn settled(&self, now: i128) -> bool {
-        self.0.is_none_or(|s| i128::from(s.4.max(s.5)) < now - RACY_NANOS)
+    fn settled(&self, began: i128) -> bool {
+        self.0.is_none_or(|s| i128::from(s.4.max(s.5)) < began - RACY_NANOS)
     }
 }
 
@@ -155,6 +160,7 @@ pub(super) fn remember(
     options: &BuildOptions,
     head: &RunHead,
     placed: &Placed,
+    began: SystemTime,
 ) {
     let path = workspace.dirs.state.join("fresh");
     let mut paths: Vec<PathBuf> = prepared.sources.seen.clone();
@@ -170,16 +176,20 @@ pub(super) fn remember(
     paths.dedup();
     let stats: Vec<(PathBuf, Stat)> =
         paths.into_par_iter().map(|p| (Stat::of(&p), p)).map(|(s, p)| (p, s)).collect();
-    let now = now_nanos();
-    // Only placed files may be this young: they were written by us, just now, and are checked by ctime.
-    let ours = |p: &PathBuf| p.starts_with(&workspace.dirs.dist) || p.ends_with(lockfile::FILE_NAME);
-    if !stats.iter().all(|(p, s)| ours(p) || s.settled(now)) {
+    // What changed since the build began may have changed after it was hashed. Only what mosbuild wrote itself may be
+    // that young.
+    let began = began.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as i128);
+    let ours = |p: &PathBuf| {
+        p.starts_with(&workspace.dirs.dist) || !prepared.locked.is_empty() && p.ends_with(lockfile::FILE_NAME)
+    };
+    if !stats.iter().all(|(p, s)| ours(p) || s.settled(began)) {
         let _ = std::fs::remove_file(&path);
         return;
     }
     let deciding = TOOL_ENV.iter().map(|n| (*n).to_owned()).chain(prepared.host_env.iter().cloned());
     let env = env_hashes(deciding, &prepared.secret_key);
-    let Some(request) = Request::of(&workspace.site, options, env) else { return };
+    // The digest of the text that was built, which may have been edited since.
+    let request = Request::new(prepared.loaded.digest, &workspace.site, options, env);
     let stamp = Stamp {
         request,
         requested: head.requested.clone(),

@@ -143,13 +143,13 @@ pub fn build(
     options: &BuildOptions,
     sink: Arc<dyn Sink>,
 ) -> Result<Report, BuildError> {
-    let started = std::time::Instant::now();
+    let (started, began) = (std::time::Instant::now(), std::time::SystemTime::now());
     if let Some(report) = fresh::unchanged(site, store, options, &*sink, started) {
         return Ok(report);
     }
     let mut workspace = Workspace::open(site)?;
     let prepared = prepare(&mut workspace, store, options)?;
-    driver::run(&mut workspace, prepared, store, options, sink, started)
+    driver::run(&mut workspace, prepared, store, options, sink, (started, began))
 }
 
 /// Says what a build would do now, running nothing.
