@@ -6,6 +6,7 @@
 //! machine's clock, by which local file systems stamp.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -74,7 +75,8 @@ impl Known {
 /// Remembered digests by path.
 #[derive(Clone, Debug, Default)]
 pub struct StatCache {
-    known: HashMap<PathBuf, Known>,
+    /// By the bytes of the path: hashing and comparing a `Path` goes through its components.
+    known: HashMap<OsString, Known>,
     hashed: u64,
 }
 
@@ -104,7 +106,7 @@ impl StatCache {
     /// The contents of files, in parallel, in their order.
     pub fn digest_many(&mut self, paths: &[PathBuf]) -> Vec<io::Result<FileMeta>> {
         let known = &self.known;
-        let look = |path: &PathBuf| look(path, known.get(path));
+        let look = |path: &PathBuf| look(path, known.get(path.as_os_str()));
         let found: Vec<io::Result<(FileMeta, Option<Known>)>> = match paths.len() {
             0..32 => paths.iter().map(look).collect(),
             _ => paths.par_iter().with_min_len(32).map(look).collect(),
@@ -116,7 +118,7 @@ impl StatCache {
                 let (meta, new) = result?;
                 if let Some(new) = new {
                     self.hashed += 1;
-                    self.known.insert(path.clone(), new);
+                    self.known.insert(path.clone().into_os_string(), new);
                 }
                 Ok(meta)
             })
@@ -199,6 +201,34 @@ mod tests {
         cache.digest_file(&path).unwrap();
         cache.digest_file(&path).unwrap();
         assert_eq!(cache.hashed(), 2, "a racy entry must be hashed again");
+    }
+
+    #[test]
+    fn a_name_of_any_bytes_is_remembered() {
+        use std::os::unix::ffi::OsStrExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(std::ffi::OsStr::from_bytes(b"\xff"));
+        fs::write(&path, "one").unwrap();
+        settled(&path);
+        let mut cache = StatCache::default();
+        cache.digest_file(&path).unwrap();
+        let mut again = StatCache::decode(&cache.encode());
+        again.digest_file(&path).unwrap();
+        assert_eq!(again.hashed(), 0);
+    }
+
+    #[test]
+    fn what_changes_while_it_is_hashed_is_never_answered_with_older_content() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        fs::write(&path, "0000000").unwrap();
+        let mut cache = StatCache::default();
+        // Same size, in place, as fast as can be: what the file held before the question must not be the answer.
+        for n in 1..3000u32 {
+            let text = format!("{n:07}");
+            fs::write(&path, &text).unwrap();
+            assert_eq!(cache.digest_file(&path).unwrap().digest, Digest::of(text.as_bytes()), "{n}");
+        }
     }
 
     #[test]

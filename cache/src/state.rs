@@ -3,7 +3,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::Digest;
 
@@ -19,14 +19,12 @@ impl State {
     /// Opens the database of a `.mosbuild`.
     pub fn open(dir: &Path) -> State {
         let path = dir.join("state");
-        match try_open(&path) {
-            Ok(db) => State { db: Some(db), degraded: None },
-            Err(reason) if reason.contains("could not acquire lock") || reason.contains("WouldBlock") => {
-                State {
-                    db: None,
-                    degraded: Some("the workspace's index is in use by another process".into()),
-                }
-            }
+        match open_waiting(&path).map(|db| compacted(db, &path)) {
+            Ok(db) => State { db, degraded: None },
+            Err(reason) if locked(&reason) => State {
+                db: None,
+                degraded: Some("the workspace's index is in use by another process".into()),
+            },
             Err(reason) => {
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
                 let bad = dir.join(format!("state.bad-{now}"));
@@ -75,6 +73,59 @@ impl State {
             let _ = catch_unwind(AssertUnwindSafe(|| db.flush()));
         }
     }
+}
+
+fn locked(reason: &str) -> bool {
+    reason.contains("could not acquire lock") || reason.contains("WouldBlock")
+}
+
+/// Waits a little for the lock: sled's threads may hold it for some milliseconds after its owner has closed.
+fn open_waiting(path: &Path) -> Result<sled::Db, String> {
+    for _ in 0..10 {
+        match try_open(path) {
+            Err(reason) if locked(&reason) => std::thread::sleep(Duration::from_millis(10)),
+            other => return other,
+        }
+    }
+    try_open(path)
+}
+
+/// A database of fewer bytes than this is left as it is.
+const SMALL: u64 = 16 << 20;
+
+/// sled 0.34 never gives back the room of large values that were replaced. When these take most of the room the
+/// database is written anew; values that could not be kept cost time in one build.
+fn compacted(db: sled::Db, path: &Path) -> Option<sled::Db> {
+    let values = || db.iter().flatten().map(|(name, value)| (name.to_vec(), value.to_vec()));
+    let live: u64 = values().map(|(_, value)| value.len() as u64).sum();
+    if size(path) < SMALL.max(4 * live) {
+        return Some(db);
+    }
+    let kept: Vec<(Vec<u8>, Vec<u8>)> = values().collect();
+    // Closing it gives back its lock. A process that opens it right then loses what it writes: it builds slower next time.
+    drop(db);
+    let old = path.with_extension("old");
+    let _ = std::fs::remove_dir_all(&old);
+    std::fs::rename(path, &old).ok()?;
+    let db = try_open(path).ok();
+    for (name, value) in kept {
+        if let Some(db) = &db {
+            let _ = catch_unwind(AssertUnwindSafe(|| db.insert(name, value)));
+        }
+    }
+    let _ = std::fs::remove_dir_all(&old);
+    db
+}
+
+/// Bytes of all files below a directory.
+fn size(dir: &Path) -> u64 {
+    let Ok(listed) = std::fs::read_dir(dir) else { return 0 };
+    let of = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(meta) if meta.is_dir() => size(&entry.path()),
+        Ok(meta) => meta.len(),
+        Err(_) => 0,
+    };
+    listed.flatten().map(of).sum()
 }
 
 fn try_open(path: &Path) -> Result<sled::Db, String> {
@@ -129,6 +180,25 @@ mod tests {
         assert_eq!(second.get("a"), None);
         second.put("a", b"2");
         assert_eq!(first.get("a").as_deref(), Some(&b"1"[..]));
+    }
+
+    #[test]
+    fn replaced_values_do_not_fill_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let value = |n: u8| {
+            (0..1_000_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8 ^ n).collect::<Vec<u8>>()
+        };
+        for n in 0..60u8 {
+            let state = State::open(dir.path());
+            assert_eq!(state.degraded(), None, "{n}");
+            assert_eq!(state.get("large"), n.checked_sub(1).map(value), "{n}");
+            assert_eq!(state.get("small").is_some(), n > 0, "{n}");
+            state.put("large", &value(n));
+            state.put("small", b"kept");
+            state.flush();
+        }
+        let size = size(&dir.path().join("state"));
+        assert!(size < SMALL + 4_000_000, "{size} bytes for one million");
     }
 
     #[test]
