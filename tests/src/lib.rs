@@ -195,6 +195,20 @@ impl Space {
         self.env.retain(|(n, _)| n != OsStr::new(name));
     }
 
+    /// Lets the program find the toolchain of the one who runs the tests; HOME is another one otherwise.
+    pub fn with_rust(mut self) -> Space {
+        need("cargo", "cargo");
+        let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".rustup"));
+        let rustup = std::env::var_os("RUSTUP_HOME").map(PathBuf::from).or(home);
+        if let Some(rustup) = rustup.filter(|dir| dir.is_dir()) {
+            self.env("RUSTUP_HOME", rustup);
+        }
+        if let Some(toolchain) = std::env::var_os("RUSTUP_TOOLCHAIN") {
+            self.env("RUSTUP_TOOLCHAIN", toolchain);
+        }
+        self
+    }
+
     /// The program with these arguments, in the workspace, ready to be started.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = match self.user {

@@ -95,8 +95,9 @@ fn a_file_that_is_missing_is_told_before_anything_runs() {
 #[test]
 fn a_crate_that_is_not_locked_is_4_when_offline() {
     let space = Space::new(
-        "targets:\n  c: { rule: component, source: { crate: zinit, version: 0.3.8 }, install: { zinit: /sbin/zinit } }\n",
-    );
+        "targets:\n  c: { rule: component, source: { crate: zinit, version: 0.3.8 }, target: x86_64-unknown-linux-gnu, install: { zinit: /sbin/zinit } }\n",
+    )
+    .with_rust();
     let output = space.build(&["--offline", "c"]);
     assert_eq!(output.code, Some(4), "{output}");
     output.says("zinit").says("offline");
