@@ -131,7 +131,7 @@ impl Space {
 
     /// Replaces mosbuild.yaml.
     pub fn yaml(&self, text: &str) {
-        self.write("mosbuild.yaml", &format!("mosbuild: 1\nproject: test\n{text}"));
+        self.write("mosbuild.yaml", format!("mosbuild: 1\nproject: test\n{text}"));
     }
 
     /// Replaces a piece of mosbuild.yaml, which must have it.
@@ -143,7 +143,7 @@ impl Space {
     pub fn edit(&self, path: &str, from: &str, to: &str) {
         let text = self.read(path);
         assert!(text.contains(from), "{path} has no {from:?}:\n{text}");
-        self.write(path, &text.replacen(from, to, 1));
+        self.write(path, text.replacen(from, to, 1));
     }
 
     /// Writes a file of the workspace.
@@ -181,6 +181,13 @@ impl Space {
         match path.is_dir() {
             true => std::fs::remove_dir_all(&path).unwrap(),
             false => std::fs::remove_file(&path).unwrap(),
+        }
+    }
+
+    /// Makes the next build take the long way: removes the stamp by which nothing-to-do is told at once, if any.
+    pub fn forget_stamp(&self) {
+        if self.has(".mosbuild/fresh") {
+            self.remove(".mosbuild/fresh");
         }
     }
 

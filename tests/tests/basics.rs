@@ -26,7 +26,7 @@ fn the_second_build_builds_nothing() {
     second.counts(0, 2, 0);
     assert!(second.started().is_empty(), "{second}");
     // The same without the short way.
-    space.remove(".mosbuild/fresh");
+    space.forget_stamp();
     let third = space.builds(&[]);
     third.counts(0, 2, 0);
     assert_eq!(third.named("step_hit", "target"), ["one", "two"], "{third}");

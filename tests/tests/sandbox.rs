@@ -37,7 +37,8 @@ fn the_workspace_is_not_there_by_its_absolute_path_either() {
     ));
     space.write("a", "");
     space.write("b", "");
-    space.env("TEST_W", space.root().to_owned());
+    let root = space.root().to_owned();
+    space.env("TEST_W", root);
     space.builds(&["t"]);
     let log = space.run(&["log", "t"]).stdout;
     assert!(!log.contains("is visible"), "{log}");
@@ -170,7 +171,8 @@ fn a_step_of_the_host_sees_the_host_and_its_result_is_marked() {
         "    executor: host\n    inputs: [a]\n    env: { W: { host: TEST_W } }\n",
         "cat a > \"$OUT/o\"\nls \"$W\"",
     ));
-    space.env("TEST_W", space.root().to_owned());
+    let root = space.root().to_owned();
+    space.env("TEST_W", root);
     space.write("a", "in\n");
     space.builds(&["t"]).counts(1, 0, 0);
     assert_eq!(space.read("dist/t"), "in\n");

@@ -210,7 +210,7 @@ fn the_version_of_a_rule() {
     space.builds(&[]);
     space.env("MOSBUILD_TEST_RULE_VERSION", "command=99");
     // Another version comes with another program, which does not trust the stamp of the old one.
-    space.remove(".mosbuild/fresh");
+    space.forget_stamp();
     space.builds(&[]).counts(2, 0, 0);
     let answer = rebuilt(&space, "one");
     let found = cause(&answer, "engine", "version of the rule");
