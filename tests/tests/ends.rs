@@ -67,9 +67,20 @@ fn a_daemon_is_gone_after_the_time_limit() {
 
 #[test]
 fn a_daemon_is_gone_after_an_interrupt() {
+    interrupted(|space| space);
+}
+
+#[test]
+fn a_daemon_of_a_plain_user_is_gone_after_an_interrupt() {
+    interrupted(Space::as_plain_user);
+}
+
+fn interrupted(as_user: impl Fn(Space) -> Space) {
     let marker = Marker::new();
-    let space =
-        Space::new(&format!("targets:\n{}{NEXT}", daemon(&marker, "", &format!("sleep {}", marker.text()))));
+    let space = as_user(Space::new(&format!(
+        "targets:\n{}{NEXT}",
+        daemon(&marker, "", &format!("sleep {}", marker.text()))
+    )));
     space.builds(&["next"]);
     let mut running = space.start(&["t"]);
     running.wait_for_processes(&marker, 3);

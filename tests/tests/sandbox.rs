@@ -111,9 +111,9 @@ fn environment_umask_locale_and_place_are_fixed() {
     assert_eq!(other.read("dist/t"), expected);
 }
 
-#[test]
-fn a_step_that_remounts_its_inputs_leaves_the_store_whole() {
-    let space = Space::new(
+/// Tries all it can think of to write to its inputs; whether that fails the step or not, the store stays whole.
+fn remounts(as_user: impl Fn(Space) -> Space) {
+    let space = as_user(Space::new(
         "targets:\n  a: { rule: command, run: 'mkdir \"$OUT/d\"; echo right > \"$OUT/d/f\"; echo single > \"$OUT/s\"', outputs: [d/, s] }\n  \
          t:\n    rule: command\n    deps: { d: a, s: 'a:s' }\n    tools: [mount, unshare]\n    outputs: [o]\n    run: |\n      \
          exec 2>&1\n      \
@@ -124,7 +124,7 @@ fn a_step_that_remounts_its_inputs_leaves_the_store_whole() {
          unshare -rm sh -c \"umount $at; echo wrong > $d/f; echo wrong > $s\"\n      done\n      \
          echo wrong > \"$d/f\" && echo written\n      echo wrong > \"$s\" && echo written\n      \
          cat \"$d/f\" \"$s\" > \"$OUT/o\"\n",
-    );
+    ));
     // The attempts may fail the step or not; either way what is stored is right.
     space.edit_yaml("exec 2>&1", "exec 2>&1; set +e");
     let output = space.build(&["t"]);
@@ -139,6 +139,16 @@ fn a_step_that_remounts_its_inputs_leaves_the_store_whole() {
          b: { rule: command, deps: { d: a, s: 'a:s' }, run: 'cat \"$d/f\" \"$s\" > \"$OUT/o\"', outputs: [o] }\n");
     next.builds(&["b"]).counts(1, 1, 0);
     assert_eq!(next.read("dist/b"), "right\nsingle\n");
+}
+
+#[test]
+fn a_step_that_remounts_its_inputs_leaves_the_store_whole() {
+    remounts(|space| space);
+}
+
+#[test]
+fn a_step_of_a_plain_user_that_remounts_its_inputs_leaves_the_store_whole() {
+    remounts(Space::as_plain_user);
 }
 
 #[test]
