@@ -11,6 +11,7 @@ bench=${CARGO_TARGET_DIR:-$here/target}/release/examples/bench_store
 # On the file system that a store would be on, not on a tmpfs.
 dir=$(mktemp -d "${BENCH_DIR:-${TMPDIR:-/var/tmp}}/mosbuild-bench.XXXXXX")
 trap 'rm -rf "$dir"' EXIT
+trap 'exit 130' INT TERM HUP
 
 # make_tree DIR: 70,000 files in 700 folders, 1 to 16 KiB each, no two alike.
 make_tree() {
