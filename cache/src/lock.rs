@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -48,7 +48,6 @@ impl WorkspaceLock {
 /// Held by the one maker of a key's result, or of an unpacked tree.
 pub struct KeyLock {
     _file: File,
-    path: PathBuf,
     waited: bool,
 }
 
@@ -59,33 +58,27 @@ impl KeyLock {
     }
 }
 
-impl Drop for KeyLock {
-    fn drop(&mut self) {
-        // Removed while it is held: whoever waits for it finds that its name is gone, and begins again.
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
 impl Store {
     /// Waits for the lock of an action's key.
     pub fn lock_key(&self, key: &Digest) -> Result<KeyLock, StoreError> {
-        self.lock_named(&format!("key-{}", key.hex()))
+        self.lock_named("key", key)
     }
 
     /// Waits for the lock of something that only one may make at a time.
-    pub(crate) fn lock_named(&self, name: &str) -> Result<KeyLock, StoreError> {
+    ///
+    /// The files are a fixed 4096 of each kind, never removed: a file made and removed for each step costs ext4 a
+    /// search past every inode freed in the last seconds (`recently_deleted`), which was most of a short step's time.
+    /// Two keys that share a file only wait for each other, which does not matter: whoever holds one waits for no
+    /// other of its kind.
+    pub(crate) fn lock_named(&self, kind: &str, key: &Digest) -> Result<KeyLock, StoreError> {
+        let name = format!("{kind}-{:02x}{:x}", key.0[0], key.0[1] >> 4);
         let path = self.root().join("tmp/inflight").join(name);
-        let mut waited = false;
-        loop {
-            let mut options = OpenOptions::new();
-            let file = at(&path, options.write(true).create(true).truncate(false).open(&path))?;
-            if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-                waited = true;
-                at(&path, wait(&file))?;
-            }
-            if crate::scratch::named(&path, &file) {
-                return Ok(KeyLock { _file: file, path, waited });
-            }
+        let mut options = OpenOptions::new();
+        let file = at(&path, options.write(true).create(true).truncate(false).open(&path))?;
+        let waited = flock(&file, FlockOperation::NonBlockingLockExclusive).is_err();
+        if waited {
+            at(&path, wait(&file))?;
         }
+        Ok(KeyLock { _file: file, waited })
     }
 }

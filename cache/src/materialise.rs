@@ -92,7 +92,7 @@ impl Store {
         }
         let tree = self.get_tree(digest)?;
         // Held until the stamp is written: a folder without a stamp was left by a killed process.
-        let _lock = self.lock_named(&format!("unpack-{hex}"))?;
+        let _lock = self.lock_named("unpack", digest)?;
         if let Ok(stamp) = fs::read_to_string(&stamp_path) {
             if self.stamp(&tree, &dir).is_some_and(|now| now == stamp) {
                 self.found_whole(digest);

@@ -14,6 +14,7 @@ use crate::store::{Store, StoreError, at};
 pub(crate) struct ScratchRoot {
     dir: PathBuf,
     counter: AtomicU64,
+    deferred: AtomicU64,
     _lock: File,
 }
 
@@ -31,7 +32,14 @@ impl ScratchRoot {
                 continue;
             }
             match fs::create_dir(&dir) {
-                Ok(()) => return Ok(ScratchRoot { dir, counter: AtomicU64::new(0), _lock: lock }),
+                Ok(()) => {
+                    return Ok(ScratchRoot {
+                        dir,
+                        counter: AtomicU64::new(0),
+                        deferred: AtomicU64::new(0),
+                        _lock: lock,
+                    });
+                }
                 Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => continue,
                 Err(source) => return Err(StoreError::Io { path: dir, source }),
             }
@@ -84,10 +92,14 @@ fn remove(dir: &Path) {
     let _ = crate::remove::remove_tree(dir);
 }
 
+/// Bytes of scratch that may wait for the end of the process.
+const DEFERRED: u64 = 64 << 20;
+
 /// A scratch folder.
 pub struct Scratch {
     path: PathBuf,
-    _store: Store,
+    store: Store,
+    deferred: bool,
 }
 
 impl Scratch {
@@ -95,11 +107,21 @@ impl Scratch {
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Leaves the removal of a small folder to the end of the process, within bounds: removing files between making
+    /// others costs ext4 a search past every inode freed in the last seconds. `bytes` is what it holds, about.
+    pub fn defer(&mut self, bytes: u64) {
+        let waiting = &self.store.0.scratch.deferred;
+        let bytes = bytes.saturating_add(4096);
+        self.deferred = waiting.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) <= DEFERRED;
+    }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        remove(&self.path);
+        if !self.deferred {
+            remove(&self.path);
+        }
     }
 }
 
@@ -110,6 +132,6 @@ impl Store {
         let n = root.counter.fetch_add(1, Ordering::Relaxed);
         let path = root.dir.join(format!("{prefix}{n}"));
         at(&path, fs::create_dir(&path))?;
-        Ok(Scratch { path, _store: self.clone() })
+        Ok(Scratch { path, store: self.clone(), deferred: false })
     }
 }

@@ -84,7 +84,7 @@ fn an_error_of_the_compiler_is_shown() {
     let space = space();
     space.write("app/src/main.rs", "fn main() { nonsense }\n");
     let output = space.build(&["image"]);
-    assert_eq!(output.counts(0, 0, 3).code, Some(1));
+    assert_eq!(output.counts(0, 0, 1).code, Some(1));
     let tail = output.failure("app")["tail"].to_string();
     assert!(tail.contains("nonsense") && tail.contains("src/main.rs:1:13"), "{tail}");
 }

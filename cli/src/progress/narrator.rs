@@ -42,6 +42,11 @@ impl Narrator {
         match event {
             Event::Failure { .. } => Some(self.failure(event)),
             Event::RunFinished { .. } => self.end(event),
+            Event::PlaceFailed { message } => {
+                let text = error(self.color, message, &[]);
+                let github = self.github.then(|| annotation("error", None, message));
+                Some([Some(text), github].into_iter().flatten().collect::<Vec<_>>().join("\n"))
+            }
             _ if self.verbosity < 0 => None,
             Event::Locked { id } => Some(format!("{}  {id}", Paint::Cyan.on(self.color, "locked "))),
             Event::StepOutput { target, step, line } if self.verbosity > 0 => {
@@ -66,11 +71,6 @@ impl Narrator {
                 Some(Paint::Yellow.on(self.color, &text))
             }
             Event::Warning { message } => Some(self.warning(message)),
-            Event::PlaceFailed { message } => {
-                let text = error(self.color, message, &[]);
-                let github = self.github.then(|| annotation("error", None, message));
-                Some([Some(text), github].into_iter().flatten().collect::<Vec<_>>().join("\n"))
-            }
             Event::Placed { path, size: bytes } => {
                 self.placed += 1;
                 let word = Paint::Green.on(self.color, "placed ");

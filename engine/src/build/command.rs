@@ -41,7 +41,7 @@ impl Watch for Listener<'_> {
 }
 
 pub(super) fn run(job: &Job, command: &Command, log: &mut Vec<u8>) -> Result<Execution, Broken> {
-    let scratch = job.store.scratch("step")?;
+    let mut scratch = job.store.scratch("step")?;
     let layout = lay_out(job.node(), command, &job.inputs, &job.prepared, &job.store, &scratch)?;
     let executor: &dyn Executor = match command.executor {
         ExecutorKind::Sandbox => &exec::Sandbox,
@@ -61,8 +61,27 @@ pub(super) fn run(job: &Job, command: &Command, log: &mut Vec<u8>) -> Result<Exe
     if command.console.is_some() {
         facts.insert("seconds".into(), format!("{:.1}", outcome.wall.as_secs_f64()));
     }
+    if command.outputs.len() < 16
+        && job.inputs.iter().all(is_small)
+        && outputs.values().all(|o| o.size < SMALL)
+    {
+        scratch.defer(outputs.values().map(|o| o.size).sum());
+    }
     let sandboxed = command.executor == ExecutorKind::Sandbox;
     Ok(Execution { outputs, facts, notes: Vec::new(), sandboxed })
+}
+
+/// Bytes up to which an input or output is no reason to remove a step's scratch at once.
+const SMALL: u64 = 64 << 10;
+
+fn is_small(input: &Resolved) -> bool {
+    match input {
+        Resolved::Made(output) => output.size < SMALL,
+        Resolved::Source(source) => match &**source {
+            Source::File { size, .. } => *size < SMALL,
+            Source::Tree { tree, .. } => tree.len() < 16 && tree.file_bytes() < SMALL,
+        },
+    }
 }
 
 /// What a person needs to hear of a command that did not succeed.
@@ -192,10 +211,9 @@ fn lay_out(
         (false, true) => WORK_DIR.into(),
         (false, false) => command.cwd.clone().into(),
     };
-    let home = if host { base.join("home") } else { PathBuf::from("/build/home") };
-    if host {
-        std::fs::create_dir(&home)?;
-    } else {
+    // On the host the step's scratch itself serves: a folder less to make.
+    let home = if host { base.to_owned() } else { PathBuf::from("/build/home") };
+    if !host {
         mounts.push(Mount::Tmpfs { at: home.clone(), size: 1 << 30 });
     }
     let path = if host {

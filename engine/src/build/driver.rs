@@ -395,12 +395,14 @@ impl<'a> Driver<'a> {
         if outcome == OutcomeCode::Hit {
             note.millis = result.millis;
         }
-        if memory.key != note.key || memory.record_run.is_empty() {
-            memory.record_run.clone_from(&self.run);
+        if !self.options.no_cache {
+            if memory.key != note.key || memory.record_run.is_empty() {
+                memory.record_run.clone_from(&self.run);
+            }
+            memory.key = note.key;
+            memory.failed = None;
+            memory.result = Some(result.clone());
         }
-        memory.key = note.key;
-        memory.failed = None;
-        memory.result = Some(result.clone());
         if outcome == OutcomeCode::Ran {
             let millis = note.millis;
             self.workspace.memory.took(target, &node.step.name, millis);
@@ -700,7 +702,7 @@ impl<'a> Driver<'a> {
         let failed_names = self.failed.iter().map(name).collect();
         self.record(&head);
         self.sink.event(&Event::RunFinished { built, cached, failed, millis: head.millis });
-        if self.exit == 0 {
+        if self.exit == 0 && !self.options.no_cache {
             fresh::remember(self.workspace, &prepared, self.options, &head, &placed, began);
         }
         // Durability, not correctness: every blob and result is verified when it is read.

@@ -301,7 +301,12 @@ fn write_tar(store: &Store, tree: &Tree, epoch: u64, to: &Path) -> Result<(), Ta
             }
             Node::Symlink { target } => {
                 header.set_entry_type(tar::EntryType::Symlink);
-                tar.append_link(&mut header, path, std::ffi::OsStr::from_bytes(target))?;
+                // As it is written: `append_link` would tidy `/` and `./a//b` up.
+                if header.set_link_name_literal(target).is_ok() {
+                    tar.append_data(&mut header, path, std::io::empty())?;
+                } else {
+                    tar.append_link(&mut header, path, std::ffi::OsStr::from_bytes(target))?;
+                }
                 continue;
             }
             Node::Dir => header.set_entry_type(tar::EntryType::Directory),
