@@ -101,9 +101,7 @@ pub(super) fn run(
                 placed = done;
                 break;
             }
-            Err(place::PlaceError::Lost(step, digest, output)) if !driver.rewound.contains(&step) => {
-                driver.rewind(step, digest, &output);
-            }
+            Err(place::PlaceError::Lost(step, digest, _)) if driver.rewind_origins(&[step], digest) => {}
             Err(e) => {
                 sink.event(&Event::PlaceFailed { message: e.to_string() });
                 driver.exit = driver.exit.max(1);
@@ -544,30 +542,63 @@ impl<'a> Driver<'a> {
 
     /// An input blob is gone: its producers run again, then this step is keyed again.
     fn lost(&mut self, ix: StepIx, digest: Digest, error: StepError) {
-        let node = &self.prepared.graph.steps[ix as usize];
-        let producers: Vec<(StepIx, String)> = node
-            .needs
-            .iter()
-            .filter_map(|n| match &self.states[*n as usize] {
-                State::Done(result, _) => Some((*n, lost::output_with(self.store, result, digest)?)),
-                _ => None,
-            })
-            .collect();
+        let needs = self.prepared.graph.steps[ix as usize].needs.clone();
         // A source that was damaged in the store has been set aside; it is brought in again.
-        if producers.is_empty() && self.retried.insert(ix) {
+        if self.origins(&needs, digest).0.is_empty() && self.retried.insert(ix) {
             self.states[ix as usize] = State::Waiting;
             self.evaluate.push_back(ix);
             return;
         }
-        if producers.is_empty() || producers.iter().all(|(p, _)| self.rewound.contains(p)) {
-            return self.fail(ix, error, Vec::new(), None);
-        }
         self.states[ix as usize] = State::Waiting;
-        for (producer, output) in producers {
-            if !self.rewound.contains(&producer) {
-                self.rewind(producer, digest, &output);
+        if !self.rewind_origins(&needs, digest) {
+            self.fail(ix, error, Vec::new(), None);
+        }
+    }
+
+    /// The steps that made a blob which these steps' outputs have, with their outputs, and the steps on the way that
+    /// only pass it on: one that merges trees would do so again without a look at it.
+    fn origins(&self, from: &[StepIx], digest: Digest) -> (BTreeMap<StepIx, String>, BTreeSet<StepIx>) {
+        let has = |ix: StepIx| match &self.states[ix as usize] {
+            State::Done(result, _) => lost::output_with(self.store, result, digest),
+            _ => None,
+        };
+        let (mut origins, mut passing) = (BTreeMap::new(), BTreeSet::new());
+        let mut stack = from.to_vec();
+        while let Some(at) = stack.pop() {
+            if origins.contains_key(&at) || passing.contains(&at) {
+                continue;
+            }
+            let Some(output) = has(at) else { continue };
+            let above = &self.prepared.graph.steps[at as usize].needs;
+            if above.iter().any(|n| has(*n).is_some()) {
+                passing.insert(at);
+                stack.extend(above);
+            } else {
+                origins.insert(at, output);
             }
         }
+        (origins, passing)
+    }
+
+    /// Makes the origins of a lost blob run again, and all on the way be keyed again behind them. False if each of
+    /// them did so already.
+    fn rewind_origins(&mut self, from: &[StepIx], digest: Digest) -> bool {
+        let (origins, passing) = self.origins(from, digest);
+        let again: Vec<(StepIx, String)> =
+            origins.into_iter().filter(|(o, _)| !self.rewound.contains(o)).collect();
+        let mut below: Vec<StepIx> = again.iter().map(|(o, _)| *o).collect();
+        while let Some(at) = below.pop() {
+            for &feed in &self.prepared.graph.steps[at as usize].feeds {
+                if passing.contains(&feed) && matches!(self.states[feed as usize], State::Done(..)) {
+                    self.states[feed as usize] = State::Waiting;
+                    below.push(feed);
+                }
+            }
+        }
+        for (origin, output) in &again {
+            self.rewind(*origin, digest, output);
+        }
+        !again.is_empty()
     }
 
     /// Makes a done step run again, because a blob of its output is lost.
