@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use mosbuild_engine::build::{BuildOptions, Workspace, named, predict};
-use mosbuild_engine::load::{Loaded, Source};
+use mosbuild_engine::load::Loaded;
 use mosbuild_engine::why::{Explainer, render};
 use serde_json::json;
 
@@ -62,8 +62,7 @@ pub fn run(ui: &Ui, global: &GlobalArgs, args: &WhyArgs) -> Result<u8, Failure> 
         }
         false => None,
     };
-    let source = Source::open(loaded.options());
-    let mut explainer = Explainer::new(&state, &grounds.store, source);
+    let mut explainer = Explainer::new(&state, &grounds.store, &loaded, &grounds.site.registry);
     if let Some(run) = &args.against
         && !explainer.against(run)
     {

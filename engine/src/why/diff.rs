@@ -46,7 +46,8 @@ pub struct Cause {
     pub step: String,
     /// Path, name or field that differs.
     pub subject: String,
-    /// What kind of difference: `content`, `mode`, `added`, `removed`, `version`, `value`.
+    /// What kind of difference: `content`, `mode`, `added`, `removed`, `version`, `value`, `more` (files than are
+    /// named one by one).
     pub change: &'static str,
     /// Before; `None`: it was not there.
     pub old: Option<String>,
@@ -65,7 +66,7 @@ pub(super) struct Difference {
     pub new: Option<String>,
     /// Field of the definition.
     pub field: Option<load::FieldPath>,
-    /// For [`Gate::Upstream`]: the input's name.
+    /// For files and what other steps made: the input's name.
     pub input: Option<String>,
 }
 
@@ -132,56 +133,66 @@ fn part_differs(
         Part::Env(name) => push(Gate::Env, name.clone(), Some(vec!["env".into(), name.into()])),
         Part::Output(name) => push(Gate::Spec, format!("output {name}"), field("outputs")),
         Part::Tool(tool) => tools(tool, old, new, out),
-        Part::File(_, path) => file(path, old, new, out),
+        Part::File(input, path) => file(input, path, old, new, out),
         Part::Input(name) => match (old, new) {
             (Some(Value::Tree(a)), Some(Value::Tree(b))) if trees(name, a, b, store, out) => {}
+            (Some(Value::File { .. }), Some(Value::File { .. })) => file(name, "", old, new, out),
             _ => {
                 let (old, new) = (old.map(text), new.map(text));
                 let (gate, input) = (Gate::Upstream, Some(name.clone()));
                 let change = if change == "value" { "content" } else { change };
-                out.push(Difference { gate, subject: name.clone(), change, old, new, field: None, input });
+                out.push(Difference { gate, subject: String::new(), change, old, new, field: None, input });
             }
         },
     }
 }
 
-/// One difference for each package of a tool's closure that differs.
+/// One difference for each package of a tool's closure that differs; one alone for a tool that is new or gone.
 fn tools(tool: &str, old: Option<&Value>, new: Option<&Value>, out: &mut Vec<Difference>) {
-    let empty = Vec::new();
-    let packages = |v: Option<&'_ Value>| match v {
-        Some(Value::Packages(list)) => list.clone(),
-        _ => empty.clone(),
+    let mut push = |subject, change, old, new| {
+        out.push(Difference { gate: Gate::Tool, subject, change, old, new, field: None, input: None });
     };
-    let (a, b) = (packages(old), packages(new));
-    let version =
-        |list: &[(String, String)], name: &str| list.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
-    let names: std::collections::BTreeSet<&String> = a.iter().chain(&b).map(|(n, _)| n).collect();
+    let (Some(Value::Packages(a)), Some(Value::Packages(b))) = (old, new) else {
+        let change = if old.is_none() { "added" } else { "removed" };
+        return push(tool.to_owned(), change, old.map(|v| whole(tool, v)), new.map(|v| whole(tool, v)));
+    };
+    let names: std::collections::BTreeSet<&String> = a.iter().chain(b).map(|(n, _)| n).collect();
     for name in names {
-        let (x, y) = (version(&a, name), version(&b, name));
+        let (x, y) = (version(a, name), version(b, name));
         if x != y {
-            let change = match (&x, &y) {
+            let change = match (x, y) {
                 (None, _) => "added",
                 (_, None) => "removed",
                 _ => "version",
             };
             let subject = if name == tool { tool.to_owned() } else { format!("{tool}: {name}") };
-            out.push(Difference {
-                gate: Gate::Tool,
-                subject,
-                change,
-                old: x,
-                new: y,
-                field: None,
-                input: None,
-            });
+            push(subject, change, x.map(str::to_owned), y.map(str::to_owned));
         }
     }
 }
 
-fn file(path: &str, old: Option<&Value>, new: Option<&Value>, out: &mut Vec<Difference>) {
+fn version<'a>(list: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    list.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+}
+
+/// A tool in a few words: its version, and how many packages it needs.
+fn whole(tool: &str, value: &Value) -> String {
+    let Value::Packages(list) = value else { return text(value) };
+    let packages = |n: usize| format!("{n} package{}", if n == 1 { "" } else { "s" });
+    match (version(list, tool), list.len()) {
+        (Some(version), 1) => version.to_owned(),
+        (Some(version), n) => format!("{version} and {} that it needs", packages(n - 1)),
+        (None, n) => packages(n),
+    }
+}
+
+/// What differs in an entry of a tree that is an input, or, where `path` is empty, in an input that is a file.
+fn file(input: &str, path: &str, old: Option<&Value>, new: Option<&Value>, out: &mut Vec<Difference>) {
     let mut push = |change, old, new| {
-        let (gate, subject) = (Gate::File, path.to_owned());
-        out.push(Difference { gate, subject, change, old, new, field: None, input: None });
+        // Whether another step made it is known to whoever knows the step.
+        let gate = if path.is_empty() { Gate::Upstream } else { Gate::File };
+        let (subject, input) = (path.to_owned(), Some(input.to_owned()));
+        out.push(Difference { gate, subject, change, old, new, field: None, input });
     };
     match (old, new) {
         (
@@ -189,15 +200,23 @@ fn file(path: &str, old: Option<&Value>, new: Option<&Value>, out: &mut Vec<Diff
             Some(Value::File { digest: b, executable: y, .. }),
         ) => {
             if a != b {
-                push("content", old.map(text), new.map(text));
+                push("content", old.map(entry), new.map(entry));
             }
             if x != y {
                 push("mode", Some(mode(*x)), Some(mode(*y)));
             }
         }
-        (None, _) => push("added", None, new.map(text)),
-        (_, None) => push("removed", old.map(text), None),
-        _ => push("content", old.map(text), new.map(text)),
+        (None, _) => push("added", None, new.map(entry)),
+        (_, None) => push("removed", old.map(entry), None),
+        _ => push("content", old.map(entry), new.map(entry)),
+    }
+}
+
+/// An entry of a tree as people read it.
+fn entry(value: &Value) -> String {
+    match value {
+        Value::Unset => "a folder".into(),
+        other => text(other),
     }
 }
 
@@ -225,7 +244,7 @@ fn trees(name: &str, a: &Digest, b: &Digest, store: &Store, out: &mut Vec<Differ
         let (x, y) = (value(&old, path), value(&new, path));
         if x != y {
             if out.len() - before < NAMED_FILES {
-                file(&path.to_string(), x.as_ref(), y.as_ref(), out);
+                file(name, &path.to_string(), x.as_ref(), y.as_ref(), out);
             } else {
                 more += 1;
             }
@@ -234,17 +253,13 @@ fn trees(name: &str, a: &Digest, b: &Digest, store: &Store, out: &mut Vec<Differ
     if more > 0 {
         out.push(Difference {
             gate: Gate::File,
-            subject: format!("{more} more files of {name}"),
-            change: "content",
+            subject: format!("{more} more files"),
+            change: "more",
             old: Some(a.short()),
             new: Some(b.short()),
             field: None,
-            input: None,
+            input: Some(name.to_owned()),
         });
-    }
-    // Differences caused by an upstream step are explained by that step.
-    for difference in &mut out[before..] {
-        difference.input = Some(name.to_owned());
     }
     out.len() > before
 }

@@ -1,126 +1,56 @@
 //! Why a target was built, or came from the cache: the difference of two stored action records, followed upstream
 //! to its roots. Reads run records and the store; runs nothing and draws nothing (text.rs does).
 
+mod answer;
 mod diff;
+mod group;
+mod places;
 mod text;
 
+use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use mosbuild_cache::{Digest, Store};
-use serde::Serialize;
 
+pub use answer::{CutOff, Decision, Explanation, Hop, RootCause, SCHEMA};
 pub use diff::{Cause, Gate};
 pub use text::render;
 
-use crate::load;
+use places::Places;
+
+use crate::load::{Loaded, Source};
 use crate::record::ActionRecord;
+use crate::rule::Registry;
 use crate::run_record::{OutcomeCode, Reason, RunHead, Runs, StepRun};
-
-/// Schema of the JSON form.
-pub const SCHEMA: &str = "mosbuild.why/1";
-
-/// What happened to the target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Decision {
-    /// Every step came from the cache.
-    Hit,
-    /// At least one step ran.
-    Rebuilt,
-    /// No run of this workspace has it.
-    NeverBuilt,
-    /// A step of it failed.
-    Failed,
-    /// Not tried because of another's failure, or interrupted.
-    NotRun,
-    /// `--predict`: a step would run.
-    WouldRun,
-    /// `--predict`: what another target makes decides.
-    Depends,
-}
-
-impl Decision {
-    /// Exit code of `why`.
-    pub fn exit(self) -> u8 {
-        match self {
-            Decision::Hit => 0,
-            Decision::Failed | Decision::NotRun => 1,
-            Decision::Rebuilt | Decision::NeverBuilt | Decision::WouldRun | Decision::Depends => 10,
-        }
-    }
-}
-
-/// One hop from a cause to the asked target.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Hop {
-    /// Target.
-    pub target: String,
-    /// Step.
-    pub step: String,
-    /// `ran, output changed` and the like.
-    pub how: String,
-}
-
-/// A cause with its way to the asked target, nearest to the cause first.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct RootCause {
-    /// The difference.
-    #[serde(flatten)]
-    pub cause: Cause,
-    /// The hops.
-    pub chain: Vec<Hop>,
-}
-
-/// A change upstream that ended before it reached the asked target.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct CutOff {
-    /// Target whose output stayed the same.
-    pub target: String,
-    /// Step.
-    pub step: String,
-    /// Milliseconds it ran; 0 for a hit.
-    pub millis: u64,
-    /// What had changed.
-    pub causes: Vec<Cause>,
-}
-
-/// The whole answer.
-#[derive(Clone, Debug, Serialize)]
-pub struct Explanation {
-    /// [`SCHEMA`].
-    pub schema: &'static str,
-    /// The asked target.
-    pub target: String,
-    /// What happened.
-    pub decision: Decision,
-    /// The run that is explained; empty for a prediction or a target never built.
-    pub run: String,
-    /// When that run began, seconds since 1970.
-    pub started: u64,
-    /// What the run that made the results was.
-    pub made_by: Vec<String>,
-    /// Keys of the last step, before and now, hex.
-    pub old_key: Option<String>,
-    /// See `old_key`.
-    pub key: Option<String>,
-    /// Milliseconds that its steps ran; for a hit what running them took when they last ran.
-    pub millis: u64,
-    /// Root causes.
-    pub causes: Vec<RootCause>,
-    /// Changes that were cut off.
-    pub cut_off: Vec<CutOff>,
-    /// For a failed or skipped target: what was said.
-    pub message: Option<String>,
-}
 
 /// Where explanations come from.
 pub struct Explainer<'a> {
     runs: Runs,
     store: &'a Store,
-    source: load::Source,
-    against: Option<BTreeMap<(String, String), Digest>>,
+    loaded: &'a Loaded,
+    registry: &'a Registry,
+    /// Of the run that is compared with, by target and step.
+    against: Option<HashMap<(String, String), StepRun>>,
     extra: BTreeMap<Digest, Vec<u8>>,
-    records: std::cell::RefCell<Records>,
+    records: RefCell<Records>,
+    /// mosbuild.yaml read again; only where a line of it is to be named.
+    source: OnceCell<Source>,
+}
+
+/// The run that is explained.
+struct Run<'r> {
+    steps: HashMap<(&'r str, &'r str), &'r StepRun>,
+    asked: &'r str,
+    /// Seconds since 1970.
+    started: u64,
+    /// Made only where a file is to be named.
+    places: OnceCell<Places>,
+}
+
+impl<'r> Run<'r> {
+    fn step(&self, origin: &'r (String, String)) -> Option<&'r StepRun> {
+        self.steps.get(&(origin.0.as_str(), origin.1.as_str())).copied()
+    }
 }
 
 /// Record files read so far, newest run first.
@@ -132,22 +62,29 @@ struct Records {
 
 impl<'a> Explainer<'a> {
     /// For the workspace whose `.mosbuild` is `state`.
-    pub fn new(state: &std::path::Path, store: &'a Store, source: load::Source) -> Explainer<'a> {
+    pub fn new(
+        state: &std::path::Path,
+        store: &'a Store,
+        loaded: &'a Loaded,
+        registry: &'a Registry,
+    ) -> Explainer<'a> {
         Explainer {
             runs: Runs::of(state),
             store,
-            source,
+            loaded,
+            registry,
             against: None,
             extra: BTreeMap::new(),
             records: Default::default(),
+            source: OnceCell::new(),
         }
     }
 
     /// Compares with what the given run had; false if there is no such run.
     pub fn against(&mut self, run: &str) -> bool {
         let Some(steps) = self.runs.head(run).and_then(|head| self.runs.steps(&head)) else { return false };
-        let keys = steps.into_iter().filter_map(|s| Some(((s.target, s.step), s.key?)));
-        self.against = Some(keys.collect());
+        let named = steps.into_iter().map(|s| ((s.target.clone(), s.step.clone()), s));
+        self.against = Some(named.collect());
         true
     }
 
@@ -163,27 +100,43 @@ impl<'a> Explainer<'a> {
         })
     }
 
-    /// Explains the target's last run.
+    /// Explains the target's last run; of a group, those of its members.
     pub fn explain(&self, target: &str) -> Explanation {
-        match self.last_run(target) {
-            Some((head, steps)) => self.explain_run(target, &head, steps, false),
+        self.each(target, |target| match self.last_run(target) {
+            Some((head, steps)) => self.explain_run(target, &head, &steps, false),
             None => {
-                let mut answer = blank(target, Decision::NeverBuilt);
+                let mut answer = self.blank(target, Decision::NeverBuilt);
                 answer.causes.push(RootCause { cause: self.never(target, ""), chain: Vec::new() });
                 answer
             }
-        }
+        })
     }
 
     /// Explains what a build would do now.
     pub fn predict(&mut self, target: &str, predicted: crate::build::Predicted) -> Explanation {
         self.extra = predicted.records;
-        self.explain_run(target, &RunHead::default(), predicted.steps, true)
+        let head = RunHead::default();
+        self.each(target, |target| self.explain_run(target, &head, &predicted.steps, true))
     }
 
-    fn explain_run(&self, target: &str, head: &RunHead, steps: Vec<StepRun>, predicted: bool) -> Explanation {
-        let by_name: HashMap<(&str, &str), &StepRun> =
-            steps.iter().map(|s| ((s.target.as_str(), s.step.as_str()), s)).collect();
+    fn each(&self, target: &str, explain: impl Fn(&str) -> Explanation) -> Explanation {
+        match group::members(self.loaded, target) {
+            None => explain(target),
+            Some(members) => {
+                let whole = self.blank(target, Decision::Hit);
+                group::together(whole, members.into_iter().map(explain).collect())
+            }
+        }
+    }
+
+    fn explain_run(&self, target: &str, head: &RunHead, steps: &[StepRun], predicted: bool) -> Explanation {
+        let run = Run {
+            steps: steps.iter().map(|s| ((s.target.as_str(), s.step.as_str()), s)).collect(),
+            asked: target,
+            // What would run now has the inputs of now.
+            started: if predicted { u64::MAX } else { head.started },
+            places: OnceCell::new(),
+        };
         let own: Vec<&StepRun> = steps.iter().filter(|s| s.target == target).collect();
         let any = |outcome| own.iter().any(|s| s.outcome == outcome);
         let decision = if predicted {
@@ -201,7 +154,7 @@ impl<'a> Explainer<'a> {
         } else {
             Decision::Hit
         };
-        let mut answer = blank(target, decision);
+        let mut answer = self.blank(target, decision);
         answer.run.clone_from(&head.id);
         answer.started = head.started;
         answer.message = own.iter().find_map(|s| s.message.clone());
@@ -215,25 +168,35 @@ impl<'a> Explainer<'a> {
         answer.millis = own.iter().filter(counts).map(|s| s.millis).sum();
         let mut seen = BTreeSet::new();
         for step in own.iter().filter(|s| s.reason != Reason::Hit || self.baseline(s) != s.key) {
-            self.roots(step, &by_name, &mut Vec::new(), &mut seen, &mut answer.causes);
+            self.roots(step, &run, &mut Vec::new(), &mut seen, &mut answer.causes);
         }
         answer.causes.sort_by_key(|c| c.cause.gate);
-        self.cut_off(&own, &by_name, &mut answer);
+        self.cut_off(&own, &run, &mut answer);
         answer
     }
 
     fn baseline(&self, step: &StepRun) -> Option<Digest> {
         match &self.against {
-            Some(keys) => keys.get(&(step.target.clone(), step.step.clone())).copied(),
+            Some(steps) => steps.get(&(step.target.clone(), step.step.clone()))?.key,
             None => step.baseline,
         }
     }
 
+    /// Whether it made what the result made that it is compared with.
+    fn same_output(&self, step: &StepRun) -> bool {
+        match &self.against {
+            Some(steps) => steps
+                .get(&(step.target.clone(), step.step.clone()))
+                .is_some_and(|before| !before.outputs.is_empty() && before.outputs == step.outputs),
+            None => step.same_output,
+        }
+    }
+
     /// Follows a step's difference to its roots.
-    fn roots(
+    fn roots<'r>(
         &self,
-        step: &StepRun,
-        all: &HashMap<(&str, &str), &StepRun>,
+        step: &'r StepRun,
+        run: &Run<'r>,
         chain: &mut Vec<Hop>,
         seen: &mut BTreeSet<(String, String)>,
         out: &mut Vec<RootCause>,
@@ -241,7 +204,7 @@ impl<'a> Explainer<'a> {
         if !seen.insert((step.target.clone(), step.step.clone())) {
             return;
         }
-        chain.push(Hop { target: step.target.clone(), step: step.step.clone(), how: how(step) });
+        chain.push(Hop { target: step.target.clone(), step: step.step.clone(), how: self.how(step) });
         let mut push = |cause| {
             let hops: Vec<Hop> = chain.iter().rev().cloned().collect();
             out.push(RootCause { cause, chain: hops });
@@ -289,11 +252,9 @@ impl<'a> Explainer<'a> {
             }
             // A prediction's waiting step: what it waits for explains it.
             (_, None) => {
-                for (target, name) in step.origins.values() {
-                    if let Some(up) = all.get(&(target.as_str(), name.as_str()))
-                        && up.reason != Reason::Hit
-                    {
-                        self.roots(up, all, chain, seen, out);
+                for origin in step.origins.values() {
+                    if let Some(up) = run.step(origin).filter(|up| up.reason != Reason::Hit) {
+                        self.roots(up, run, chain, seen, out);
                     }
                 }
                 None
@@ -302,23 +263,20 @@ impl<'a> Explainer<'a> {
         };
         for difference in differences.into_iter().flatten() {
             let origin = difference.input.as_ref().and_then(|i| step.origins.get(i));
-            let up = origin.and_then(|(t, s)| all.get(&(t.as_str(), s.as_str())));
+            let up = origin.and_then(|origin| run.step(origin));
             if let Some(up) = up
                 && (self.baseline(up) != up.key || up.reason != Reason::Hit)
             {
-                self.roots(up, all, chain, seen, out);
+                self.roots(up, run, chain, seen, out);
                 continue;
             }
-            let subject = match origin {
-                Some((t, s)) => format!("{} from {t}:{s}", difference.subject),
-                None => difference.subject,
-            };
+            let subject = self.subject(step, &difference, run);
             // An input that no step made is a file or folder outside of every step.
             let gate = match (difference.gate, origin) {
                 (Gate::Upstream, None) => Gate::File,
                 (gate, _) => gate,
             };
-            let line = difference.field.and_then(|f| self.source.line(&step.target, &f));
+            let line = difference.field.and_then(|f| self.line(&step.target, &f));
             let cause = Cause {
                 gate,
                 target: step.target.clone(),
@@ -333,6 +291,46 @@ impl<'a> Explainer<'a> {
             out.push(RootCause { cause, chain: hops });
         }
         chain.pop();
+    }
+
+    fn blank(&self, target: &str, decision: Decision) -> Explanation {
+        Explanation {
+            schema: SCHEMA,
+            target: target.into(),
+            file: self.loaded.file_name(),
+            decision,
+            run: String::new(),
+            started: 0,
+            made_by: Vec::new(),
+            old_key: None,
+            key: None,
+            millis: 0,
+            causes: Vec::new(),
+            cut_off: Vec::new(),
+            message: None,
+        }
+    }
+
+    /// What differs, by a name that people know: that of the file, or of the step that made it.
+    fn subject(&self, step: &StepRun, difference: &diff::Difference, run: &Run<'_>) -> String {
+        let (Some(input), below) = (&difference.input, difference.subject.as_str()) else {
+            return difference.subject.clone();
+        };
+        if let Some((target, name)) = step.origins.get(input) {
+            let what = if below.is_empty() { input } else { below };
+            return format!("{what} from {target}:{name}");
+        }
+        let places = run.places.get_or_init(|| Places::of(self.loaded, self.registry, run.asked));
+        let new = difference.new.as_deref();
+        let name = |below| places.name((&step.target, &step.step), input, below, run.started, new);
+        match difference.change {
+            "more" => format!("{below} of {}", name("")),
+            _ => name(below),
+        }
+    }
+
+    fn line(&self, target: &str, field: &[crate::load::Step]) -> Option<usize> {
+        self.source.get_or_init(|| Source::open(self.loaded.options())).line(target, field)
     }
 
     fn never(&self, target: &str, step: &str) -> Cause {
@@ -366,22 +364,36 @@ impl<'a> Explainer<'a> {
         records.known.get(key).and_then(|bytes| ActionRecord::decode(bytes).ok())
     }
 
+    fn how(&self, step: &StepRun) -> String {
+        match (step.outcome, self.same_output(step), &step.reason) {
+            (OutcomeCode::Ran, true, _) => "ran, output identical".into(),
+            (OutcomeCode::Ran, false, _) => "ran, output changed".into(),
+            (OutcomeCode::Hit, ..) => "hit".into(),
+            (OutcomeCode::Failed, ..) => "failed".into(),
+            (OutcomeCode::Skipped, ..) => "skipped".into(),
+            (OutcomeCode::Cancelled, _, Reason::NotReached) => "waits".into(),
+            (OutcomeCode::Cancelled, ..) => "would run".into(),
+        }
+    }
+
     /// Changed steps below which the asked target saw nothing.
-    fn cut_off(&self, own: &[&StepRun], all: &HashMap<(&str, &str), &StepRun>, answer: &mut Explanation) {
+    fn cut_off<'r>(&self, own: &[&'r StepRun], run: &Run<'r>, answer: &mut Explanation) {
+        let unmoved = own.last().is_some_and(|s| s.key.is_some() && self.baseline(s) == s.key);
         let mut stack: Vec<&StepRun> = own.to_vec();
         let mut seen = BTreeSet::new();
         while let Some(step) = stack.pop() {
             if !seen.insert((&step.target, &step.step)) {
                 continue;
             }
-            stack.extend(step.origins.values().filter_map(|(t, s)| all.get(&(t.as_str(), s.as_str()))));
-            let changed = self.baseline(step).is_some() && self.baseline(step) != step.key;
+            stack.extend(step.origins.values().filter_map(|origin| run.step(origin)));
+            let changed = self.baseline(step).is_some_and(|key| step.key != Some(key));
+            // Of the target's own steps those are cut off that its last one saw nothing of.
             let own = step.target == answer.target;
-            if !step.same_output || !changed || (own && step.outcome == OutcomeCode::Ran) {
+            if !changed || !self.same_output(step) || (own && !unmoved) {
                 continue;
             }
             let mut roots = Vec::new();
-            self.roots(step, all, &mut Vec::new(), &mut BTreeSet::new(), &mut roots);
+            self.roots(step, run, &mut Vec::new(), &mut BTreeSet::new(), &mut roots);
             answer.cut_off.push(CutOff {
                 target: step.target.clone(),
                 step: step.step.clone(),
@@ -394,34 +406,5 @@ impl<'a> Explainer<'a> {
         if answer.decision == Decision::Hit {
             answer.causes.retain(|c| c.chain.last().is_some_and(|h| h.target == answer.target));
         }
-    }
-}
-
-fn how(step: &StepRun) -> String {
-    match (step.outcome, step.same_output, &step.reason) {
-        (OutcomeCode::Ran, true, _) => "ran, output identical".into(),
-        (OutcomeCode::Ran, false, _) => "ran, output changed".into(),
-        (OutcomeCode::Hit, ..) => "hit".into(),
-        (OutcomeCode::Failed, ..) => "failed".into(),
-        (OutcomeCode::Skipped, ..) => "skipped".into(),
-        (OutcomeCode::Cancelled, _, Reason::NotReached) => "waits".into(),
-        (OutcomeCode::Cancelled, ..) => "would run".into(),
-    }
-}
-
-fn blank(target: &str, decision: Decision) -> Explanation {
-    Explanation {
-        schema: SCHEMA,
-        target: target.into(),
-        decision,
-        run: String::new(),
-        started: 0,
-        made_by: Vec::new(),
-        old_key: None,
-        key: None,
-        millis: 0,
-        causes: Vec::new(),
-        cut_off: Vec::new(),
-        message: None,
     }
 }

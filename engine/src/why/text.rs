@@ -2,10 +2,18 @@
 
 use std::fmt::Write;
 
-use super::{Cause, Decision, Explanation, Gate};
+use super::{Cause, Decision, Explanation, Gate, Hop};
 
 /// How many causes of one kind are listed without `--all`.
 const LISTED: usize = 20;
+/// The same for what was cut off.
+const LISTED_CUT_OFF: usize = 3;
+/// How many tools are named that need the same package.
+const LISTED_TOOLS: usize = 4;
+/// Longer values are shown where they differ only.
+const WIDE: usize = 70;
+/// Characters that are shown before the difference then.
+const BEFORE: usize = 12;
 
 /// The answer as people read it.
 pub fn render(answer: &Explanation, all: bool) -> String {
@@ -13,39 +21,60 @@ pub fn render(answer: &Explanation, all: bool) -> String {
     head(&mut out, answer);
     let listed = if all { usize::MAX } else { LISTED };
     if !answer.causes.is_empty() {
-        out.push_str("\nbecause\n");
-        for root in answer.causes.iter().take(listed) {
-            let _ = writeln!(out, "  {}", sentence(&root.cause));
-            if root.chain.len() > 1 {
+        // A known result of other inputs than last time's is a hit too.
+        out.push_str(if answer.decision == Decision::Hit { "\nalthough\n" } else { "\nbecause\n" });
+        let groups = grouped(answer.causes.iter().map(|r| (&r.cause, r.chain.as_slice())));
+        for (causes, chain) in groups.iter().take(listed) {
+            let _ = writeln!(out, "  {}", sentence(causes, &answer.file));
+            if chain.len() > 1 {
                 let hops: Vec<String> =
-                    root.chain.iter().map(|h| format!("{}:{} ({})", h.target, h.step, h.how)).collect();
+                    chain.iter().map(|h| format!("{}:{} ({})", h.target, h.step, h.how)).collect();
                 let _ = writeln!(out, "    {}", hops.join(" → "));
             }
         }
-        if answer.causes.len() > listed {
-            let _ = writeln!(out, "  and {} more (--all)", answer.causes.len() - listed);
+        if groups.len() > listed {
+            let _ = writeln!(out, "  and {} more (--all)", groups.len() - listed);
         }
     }
     if !answer.cut_off.is_empty() {
         out.push_str("\ndid not matter\n");
+        let listed = if all { usize::MAX } else { LISTED_CUT_OFF };
         for cut in &answer.cut_off {
             let did = match cut.millis {
                 0 => "its result came from the cache".into(),
                 ms => format!("ran {}", duration(ms)),
             };
-            let causes: Vec<String> = cut.causes.iter().take(3).map(sentence).collect();
-            let more = cut.causes.len().saturating_sub(3);
-            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            let _ = writeln!(
-                out,
-                "  {}:{} {did}; output identical (cut off)\n    {}{more}",
-                cut.target,
-                cut.step,
-                causes.join("; ")
-            );
+            let _ = writeln!(out, "  {}:{} {did}; output identical (cut off)", cut.target, cut.step);
+            let groups = grouped(cut.causes.iter().map(|c| (c, [].as_slice())));
+            for (causes, _) in groups.iter().take(listed) {
+                let _ = writeln!(out, "    {}", sentence(causes, &answer.file));
+            }
+            if groups.len() > listed {
+                let _ = writeln!(out, "    and {} more (--all)", groups.len() - listed);
+            }
         }
     }
     out
+}
+
+type Group<'a> = (Vec<&'a Cause>, &'a [Hop]);
+
+/// One group for each cause; a package that several tools of a step need is one, whichever of them it is named by.
+fn grouped<'a>(causes: impl Iterator<Item = (&'a Cause, &'a [Hop])>) -> Vec<Group<'a>> {
+    let mut groups: Vec<Group<'a>> = Vec::new();
+    let mut known = std::collections::HashMap::new();
+    for (cause, chain) in causes {
+        if let (Gate::Tool, Some((_, package))) = (cause.gate, cause.subject.split_once(": ")) {
+            let key = (&cause.target, &cause.step, package, &cause.old, &cause.new, chain.len());
+            let at = *known.entry(key).or_insert(groups.len());
+            if let Some((group, _)) = groups.get_mut(at) {
+                group.push(cause);
+                continue;
+            }
+        }
+        groups.push((vec![cause], chain));
+    }
+    groups
 }
 
 fn head(out: &mut String, a: &Explanation) {
@@ -84,10 +113,11 @@ fn head(out: &mut String, a: &Explanation) {
     }
 }
 
-/// One cause in one line.
-fn sentence(c: &Cause) -> String {
+/// Causes of one group in one line.
+fn sentence(causes: &[&Cause], file: &str) -> String {
+    let Some(c) = causes.first() else { return String::new() };
     let at = match (c.line, c.gate) {
-        (Some(line), Gate::Spec | Gate::Env) => format!(" (mosbuild.yaml:{line})"),
+        (Some(line), Gate::Spec | Gate::Env) => format!(" ({file}:{line})"),
         _ => String::new(),
     };
     let whose = match c.step.is_empty() {
@@ -106,7 +136,7 @@ fn sentence(c: &Cause) -> String {
         ),
         Gate::File => format!("file {} {}", c.subject, change(c)),
         Gate::Env => format!("environment {} {}", c.subject, change(c)),
-        Gate::Tool => format!("tool {} {}", c.subject, change(c)),
+        Gate::Tool => format!("tool {} {}", tools(causes), change(c)),
         Gate::Spec => format!("field {} {}", c.subject, change(c)),
         Gate::Engine => format!("{} {}", c.subject, change(c)),
         Gate::Upstream => format!("input {} {}", c.subject, change(c)),
@@ -114,18 +144,57 @@ fn sentence(c: &Cause) -> String {
     format!("{whose}: {what}{at}")
 }
 
+/// `gcc, make: libc6`: the tools and the package of theirs.
+fn tools(causes: &[&Cause]) -> String {
+    let parts: Vec<_> = causes.iter().filter_map(|c| c.subject.split_once(": ")).collect();
+    match (parts.as_slice(), causes) {
+        ([(_, package), _, ..], _) => {
+            let mut names: Vec<&str> = parts.iter().map(|(tool, _)| *tool).collect();
+            let more = names.len().saturating_sub(LISTED_TOOLS);
+            names.truncate(LISTED_TOOLS);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            format!("{}{more}: {package}", names.join(", "))
+        }
+        (_, [c, ..]) => c.subject.clone(),
+        _ => String::new(),
+    }
+}
+
 fn change(c: &Cause) -> String {
     let show = |t: &Option<String>| match t {
         None => "absent".to_owned(),
         Some(t) if t.is_empty() => "\"\"".to_owned(),
         Some(t) if t.contains('\n') => format!("{} …", t.lines().next().unwrap_or("")),
-        Some(t) => t.clone(),
+        Some(t) => cut(t, WIDE),
     };
-    match c.change {
-        "mode" => format!("changed mode {} → {}", show(&c.old), show(&c.new)),
-        "added" => format!("was added: {}", show(&c.new)),
-        "removed" => format!("was removed: {}", show(&c.old)),
+    match (c.change, &c.old, &c.new) {
+        ("mode", ..) => format!("changed mode {} → {}", show(&c.old), show(&c.new)),
+        ("added", ..) => format!("was added: {}", show(&c.new)),
+        ("removed", ..) => format!("was removed: {}", show(&c.old)),
+        (_, Some(old), Some(new)) if old.len().max(new.len()) > WIDE => {
+            let (old, new) = differing(&old.replace('\n', " "), &new.replace('\n', " "));
+            format!("changed: {old} → {new}")
+        }
         _ => format!("changed: {} → {}", show(&c.old), show(&c.new)),
+    }
+}
+
+/// Two long texts without most of what they begin with alike.
+fn differing(old: &str, new: &str) -> (String, String) {
+    let same = old.chars().zip(new.chars()).take_while(|(a, b)| a == b).count();
+    let from = if same > BEFORE { same - BEFORE } else { 0 };
+    let part = |text: &str| {
+        let rest: String = text.chars().skip(from).collect();
+        let shown = cut(&rest, WIDE);
+        if from > 0 { format!("…{shown}") } else { shown }
+    };
+    (part(old), part(new))
+}
+
+fn cut(text: &str, width: usize) -> String {
+    match text.chars().nth(width) {
+        None => text.to_owned(),
+        Some(_) => text.chars().take(width - 1).chain(['…']).collect(),
     }
 }
 
@@ -135,5 +204,91 @@ fn duration(millis: u64) -> String {
         0..1000 => format!("{millis} ms"),
         1000..60_000 => format!("{:.1} s", millis as f64 / 1000.0),
         _ => format!("{}m{:02}s", millis / 60_000, millis / 1000 % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::RootCause;
+    use super::*;
+
+    fn cause(gate: Gate, subject: &str, old: &str, new: &str) -> Cause {
+        Cause {
+            gate,
+            target: "t".into(),
+            step: "run".into(),
+            subject: subject.into(),
+            change: "value",
+            old: Some(old.into()),
+            new: Some(new.into()),
+            line: Some(7),
+        }
+    }
+
+    fn answer(decision: Decision, causes: Vec<Cause>) -> Explanation {
+        let causes = causes.into_iter().map(|cause| RootCause { cause, chain: Vec::new() }).collect();
+        Explanation {
+            schema: super::super::SCHEMA,
+            target: "t".into(),
+            file: "other.yaml".into(),
+            decision,
+            run: "1".into(),
+            started: 0,
+            made_by: Vec::new(),
+            old_key: None,
+            key: None,
+            millis: 0,
+            causes,
+            cut_off: Vec::new(),
+            message: None,
+        }
+    }
+
+    #[test]
+    fn a_definition_names_its_place_in_the_file_that_was_read() {
+        let text = render(&answer(Decision::Rebuilt, vec![cause(Gate::Spec, "timeout", "1", "2")]), false);
+        assert!(
+            text.ends_with("\nbecause\n  t:run: field timeout changed: 1 → 2 (other.yaml:7)\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_hit_came_although_something_differs() {
+        let text = render(&answer(Decision::Hit, vec![cause(Gate::Env, "A", "", "2")]), false);
+        assert!(text.contains("\nalthough\n  t:run: environment A changed: \"\" → 2"), "{text}");
+    }
+
+    #[test]
+    fn a_package_of_several_tools_is_one_line() {
+        let tools = ["gcc: libc6", "make: libc6", "gcc: cpp", "sh"];
+        let causes = tools.map(|tool| cause(Gate::Tool, tool, "1", "2")).to_vec();
+        let text = render(&answer(Decision::Rebuilt, causes), false);
+        let lines: Vec<&str> = text.lines().skip_while(|l| *l != "because").skip(1).collect();
+        assert_eq!(
+            lines,
+            [
+                "  t:run: tool gcc, make: libc6 changed: 1 → 2",
+                "  t:run: tool gcc: cpp changed: 1 → 2",
+                "  t:run: tool sh changed: 1 → 2",
+            ]
+        );
+    }
+
+    #[test]
+    fn long_values_are_shown_where_they_differ() {
+        let long = |end: &str| format!("{}{end}", "x".repeat(100));
+        let text = change(&cause(Gate::Spec, "install", &long("a"), &long("b")));
+        assert_eq!(text, format!("changed: …{0}a → …{0}b", "x".repeat(12)));
+        let wide = change(&cause(Gate::Spec, "install", "a", &"b".repeat(200)));
+        assert_eq!(wide, format!("changed: a → {}…", "b".repeat(69)));
+    }
+
+    #[test]
+    fn many_causes_are_counted_unless_all_are_wanted() {
+        let causes: Vec<Cause> = (0..25).map(|n| cause(Gate::File, &format!("f{n}"), "1", "2")).collect();
+        let answer = answer(Decision::Rebuilt, causes);
+        assert!(render(&answer, false).ends_with("  and 5 more (--all)\n"));
+        assert!(render(&answer, true).ends_with("file f24 changed: 1 → 2\n"));
     }
 }
