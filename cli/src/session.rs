@@ -4,9 +4,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mosbuild_cache::{Store, WorkspaceLock};
+use mosbuild_cache::{State, Store, WorkspaceLock};
 use mosbuild_engine::build::{Site, Workspace, named};
 use mosbuild_engine::load::LoadOptions;
+use mosbuild_engine::run_record::Runs;
 
 use crate::args::{GlobalArgs, StoreArgs};
 use crate::failure::Failure;
@@ -102,13 +103,17 @@ pub enum Access {
 /// The workspace's lock; says for whom it waits.
 pub fn lock(ui: &Ui, place: &Place) -> Result<WorkspaceLock, Failure> {
     let state = place.state();
-    std::fs::create_dir_all(&state).map_err(|e| Failure::io(&state, e))?;
+    let failed = |e| {
+        Failure::io(&state, e)
+            .help("the workspace's state is kept there; it must be a folder that can be written to")
+    };
+    std::fs::create_dir_all(&state).map_err(failed)?;
     let words: Vec<String> = std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
     let own = format!("mosbuild {}", words.join(" "));
     WorkspaceLock::acquire(&state, own.trim_end(), |holder| {
         ui.note(&format!("waiting for {holder}, which works in this workspace"));
     })
-    .map_err(|e| Failure::io(&state, e))
+    .map_err(failed)
 }
 
 impl Grounds {
@@ -137,6 +142,11 @@ impl Grounds {
         };
         let site = Site { load, registry: Arc::new(mosbuild_rules::registry()), out };
         let lock = match access {
+            // Where there is no file there is no workspace, and nothing is to be left behind in the folder.
+            Access::Write if !place.root.join(&place.file).exists() => {
+                site.load()?;
+                None
+            }
             Access::Write => Some(lock(ui, &place)?),
             Access::Read => None,
         };
@@ -144,6 +154,17 @@ impl Grounds {
         let store = Store::open(&dir)
             .map_err(|e| Failure::new(1, format!("the store in {} cannot be opened: {e}", dir.display())))?;
         Ok(Grounds { site, store, settings, _lock: lock })
+    }
+}
+
+impl Grounds {
+    /// The workspace, loaded. While a build has its index, run records tell what it remembers.
+    pub fn workspace(&self) -> Result<Workspace, Failure> {
+        let mut workspace = Workspace::open(&self.site)?;
+        // Closed at once: a build that begins now is not to find it in use.
+        workspace.state = State::none();
+        workspace.memory.recall(&Runs::of(&workspace.dirs.state), &self.store);
+        Ok(workspace)
     }
 }
 
@@ -155,7 +176,7 @@ impl Session {
 
     /// On grounds that are open.
     pub fn on(grounds: Grounds) -> Result<Session, Failure> {
-        Ok(Session { workspace: Workspace::open(&grounds.site)?, grounds })
+        Ok(Session { workspace: grounds.workspace()?, grounds })
     }
 
     /// The store.

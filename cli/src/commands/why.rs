@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use mosbuild_engine::build::{BuildOptions, Workspace, named, predict};
+use mosbuild_engine::build::{BuildOptions, named, predict};
 use mosbuild_engine::load::Loaded;
 use mosbuild_engine::why::{Explainer, render};
 use serde_json::json;
@@ -57,7 +57,7 @@ pub fn run(ui: &Ui, global: &GlobalArgs, args: &WhyArgs) -> Result<u8, Failure> 
             // The network is not used and the lock not written, as by every command that only reads.
             let requested = vec![target.to_owned()];
             let options = BuildOptions { requested, offline: true, ..BuildOptions::default() };
-            let mut workspace = Workspace::open(&grounds.site)?;
+            let mut workspace = grounds.workspace()?;
             Some(predict(&mut workspace, &grounds.store, &options)?)
         }
         false => None,

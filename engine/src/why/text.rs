@@ -182,7 +182,7 @@ fn change(c: &Cause) -> String {
 /// Two long texts without most of what they begin with alike.
 fn differing(old: &str, new: &str) -> (String, String) {
     let same = old.chars().zip(new.chars()).take_while(|(a, b)| a == b).count();
-    let from = if same > BEFORE { same - BEFORE } else { 0 };
+    let from = same.saturating_sub(BEFORE);
     let part = |text: &str| {
         let rest: String = text.chars().skip(from).collect();
         let shown = cut(&rest, WIDE);
