@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use clap::Args;
 use mosbuild_cache::{ActionResult, Digest};
+use mosbuild_engine::action::Input;
 use mosbuild_engine::load::OutputKind;
 use mosbuild_engine::record::{ActionRecord, Part, Value};
 use mosbuild_engine::run_record::Runs;
+use mosbuild_engine::why::path_of;
 use serde_json::{Value as Json, json};
 
 use crate::args::{GlobalArgs, StoreArgs};
@@ -42,6 +44,8 @@ struct StepView {
     cost: Option<u64>,
     /// Input → target:step that makes it.
     origins: BTreeMap<String, String>,
+    /// Input → where it comes from.
+    sources: BTreeMap<String, Input>,
 }
 
 /// Shows.
@@ -95,6 +99,12 @@ fn steps(session: &Session, found: &Forecasted, target: u32) -> Result<Vec<StepV
             record,
             cost,
             origins: origins.collect(),
+            sources: found.prepared.graph.steps[ix as usize]
+                .step
+                .inputs
+                .iter()
+                .map(|input| (input.name.clone(), input.from.clone()))
+                .collect(),
             result,
         });
     }
@@ -166,9 +176,12 @@ fn text(
     if !outputs.is_empty() {
         out.push_str(&format!("\n{}\n", head("outputs")));
         let width = outputs.iter().map(|o| o.name.chars().count()).max().unwrap_or(0);
+        let fresh = standing.is_some_and(|s| s.state == State::Fresh);
         for o in outputs {
             let made = match &o.made {
                 Some((digest, bytes)) => format!("{}  {}", digest.short(), size(*bytes)),
+                // What nothing refers to is not put together.
+                None if fresh => "not asked for".into(),
                 None => "not made yet".into(),
             };
             out.push_str(&format!("  {:width$}  {}  {made}\n", o.name, o.kind));
@@ -219,9 +232,13 @@ fn step_text(color: bool, target: &str, step: &StepView, out: &mut String) {
 /// What a person wants to see of a record; the definition above says the rest.
 fn row(part: &Part, value: &Value, step: &StepView) -> Option<(String, String)> {
     let from = |input: &str| step.origins.get(input).map(|o| format!("  from {o}")).unwrap_or_default();
+    let path_at = |input: &str, below: &str| path_of(step.sources.get(input)?, below);
     Some(match part {
-        Part::File(_, path) => (path.clone(), value_text(value)),
-        Part::Input(name) => (name.clone(), format!("{}{}", value_text(value), from(name))),
+        Part::File(_, _) if *value == Value::Unset => return None,
+        Part::File(input, path) => (path_at(input, path).unwrap_or(path.clone()), value_text(value)),
+        Part::Input(name) => {
+            (path_at(name, "").unwrap_or(name.clone()), format!("{}{}", value_text(value), from(name)))
+        }
         Part::Tool(name) => (format!("tool {name}"), tool_text(name, value)),
         Part::Env(name) => (format!("env {name}"), value_text(value)),
         Part::Param(name) => (format!("param {name}"), value_text(value)),

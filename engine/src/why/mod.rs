@@ -14,6 +14,7 @@ use mosbuild_cache::{Digest, Store};
 
 pub use answer::{CutOff, Decision, Explanation, Hop, RootCause, SCHEMA};
 pub use diff::{Cause, Gate};
+pub use places::path_of;
 pub use text::render;
 
 use places::Places;

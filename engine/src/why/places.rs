@@ -37,13 +37,7 @@ impl Places {
         for node in &graph.steps {
             let target = &loaded.targets[node.target as usize].name;
             for input in &node.step.inputs {
-                let path = match &input.from {
-                    Input::Path(path) => path.clone(),
-                    Input::External(path) => path.display().to_string(),
-                    // These are at their workspace paths already.
-                    Input::Files(_) => String::new(),
-                    Input::Upstream { .. } | Input::Step { .. } => continue,
-                };
+                let Some(path) = taken_path(&input.from) else { continue };
                 taken.insert((target.clone(), node.step.name.clone(), input.name.clone()), path);
             }
         }
@@ -76,6 +70,21 @@ impl Places {
         let bytes = std::fs::read(self.root.join(path));
         bytes.is_ok_and(|bytes| value.starts_with(&Digest::of(&bytes).short()))
     }
+}
+
+/// Where an input lies that no step makes; empty for files that are at their workspace paths already.
+fn taken_path(input: &Input) -> Option<String> {
+    match input {
+        Input::Path(path) => Some(path.clone()),
+        Input::External(path) => Some(path.display().to_string()),
+        Input::Files(_) => Some(String::new()),
+        Input::Upstream { .. } | Input::Step { .. } => None,
+    }
+}
+
+/// The path of a file `below` an input that no step makes, or of the input itself where that is empty.
+pub fn path_of(input: &Input, below: &str) -> Option<String> {
+    taken_path(input).map(|path| tidy(&Path::new(&path).join(below))).filter(|path| !path.is_empty())
 }
 
 /// Without `./`.
