@@ -2,13 +2,15 @@
 //! The only place where failures become exit codes.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::args::Cli;
+use crate::args::{Cli, GlobalArgs};
 use crate::failure::Failure;
-use crate::ui::Ui;
+use crate::session::Place;
+use crate::ui::{Ui, annotated_file};
 
 /// Runs the program.
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
@@ -26,12 +28,12 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     let words = args.iter().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
     let exit = match command.run(&ui, &global, words) {
         Ok(exit) => exit,
-        Err(failure) => report(&ui, failure),
+        Err(failure) => report(&ui, &global, failure),
     };
     ExitCode::from(exit)
 }
 
-fn report(ui: &Ui, failure: Failure) -> u8 {
+fn report(ui: &Ui, global: &GlobalArgs, failure: Failure) -> u8 {
     match failure {
         Failure::BrokenPipe => 0,
         Failure::Errors { exit, errors } => {
@@ -41,7 +43,10 @@ fn report(ui: &Ui, failure: Failure) -> u8 {
             exit
         }
         Failure::Diagnostics(diagnostics) => {
-            ui.diagnostics(&diagnostics);
+            // The user's settings are named by their whole path, the workspace's file by its name in it.
+            let place = Place::find(global).ok().filter(|p| p.file == Path::new(&diagnostics.file));
+            let file = place.map(|p| annotated_file(&p.root.join(&p.file)));
+            ui.diagnostics(&diagnostics, file.as_deref().unwrap_or(&diagnostics.file));
             2
         }
     }

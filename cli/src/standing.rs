@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use mosbuild_engine::build::{BuildOptions, Forecast, Predicted, Prepared, predict, prepare};
 use mosbuild_engine::run_record::{OutcomeCode, Reason, Runs, StepRun};
+use serde_json::json;
 
 use crate::failure::Failure;
 use crate::format::rough;
@@ -255,6 +256,30 @@ pub fn forecast_lines(predicted: &Predicted) -> String {
         forecast_line(target, forecast, steps) + "\n"
     };
     predicted.targets.iter().map(line).collect()
+}
+
+/// The same for programs.
+pub fn forecast_object(predicted: &Predicted) -> serde_json::Value {
+    let one = |(target, forecast): &(String, Forecast)| {
+        let (word, step, on, expected) = match forecast {
+            Forecast::Hit => ("hit", None, None, None),
+            Forecast::DependsOn(other) => ("depends", None, Some(other), None),
+            Forecast::Run { step, expected } => ("run", Some(step), None, *expected),
+        };
+        let reason = step.and_then(|step| {
+            predicted.steps.iter().find(|s| s.target == *target && s.step == *step).map(|s| &s.reason)
+        });
+        json!({
+            "name": target,
+            "forecast": word,
+            "step": step,
+            "why": reason.map(reason_text),
+            "depends_on": on,
+            "expected_ms": expected,
+        })
+    };
+    let targets: Vec<_> = predicted.targets.iter().map(one).collect();
+    json!({"schema": "mosbuild.forecast/1", "targets": targets})
 }
 
 fn forecast_line(target: &str, forecast: &Forecast, steps: &[&StepRun]) -> String {

@@ -2,6 +2,7 @@
 //! The one place that writes to either; knows no command.
 
 use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
 
 use mosbuild_engine::load::Diagnostics;
 
@@ -154,13 +155,13 @@ impl Ui {
         }
     }
 
-    /// What is wrong with a file, with the text that it is about.
-    pub fn diagnostics(&self, diagnostics: &Diagnostics) {
+    /// What is wrong with a file, with the text that it is about; `file` is how annotations name it.
+    pub fn diagnostics(&self, diagnostics: &Diagnostics, file: &str) {
         self.say(diagnostics.render(self.color_err).trim_end());
         if self.github {
             for item in &diagnostics.items {
                 let (line, column) = diagnostics.position(item).unwrap_or((1, 1));
-                let place = (diagnostics.file.as_str(), line, Some(column));
+                let place = (file, line, Some(column));
                 self.say(&annotation("error", Some(place), &item.message));
             }
         }
@@ -183,6 +184,14 @@ pub fn warning(color: bool, message: &str) -> String {
 
 fn indent_rest(text: &str, indent: &str) -> String {
     text.trim_end().replace('\n', &format!("\n{indent}"))
+}
+
+/// How GitHub's annotations name a file: from the top of the checkout.
+pub fn annotated_file(path: &Path) -> String {
+    let top = std::env::var_os("GITHUB_WORKSPACE").map(PathBuf::from);
+    let below = top.and_then(|top| path.strip_prefix(top).ok().map(PathBuf::from));
+    let short = || path.file_name().map(PathBuf::from).unwrap_or_default();
+    below.unwrap_or_else(short).display().to_string()
 }
 
 /// A workflow command of GitHub's runner: `::error file=…,line=…::message`.

@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use clap::Args;
 use mosbuild_engine::build::{BuildOptions, Report, build, predict};
-use mosbuild_engine::events::{Fan, Sink};
+use mosbuild_engine::events::{Event, Sink};
+use mosbuild_engine::plan::closure;
 
 use crate::args::{GlobalArgs, StoreArgs};
 use crate::failure::Failure;
-use crate::progress::{Display, History, JsonLines};
+use crate::progress::{Display, History, JsonLines, requested};
 use crate::session::{Access, Grounds, Session};
-use crate::standing::forecast_lines;
-use crate::ui::Ui;
+use crate::standing::{forecast_lines, forecast_object};
+use crate::ui::{Ui, annotated_file};
 
 /// Arguments of `build`.
 #[derive(Args, Debug)]
@@ -25,6 +26,9 @@ pub struct BuildArgs {
     /// Say of each target whether it is a hit, will run and why, or depends on another; run nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
+    /// With -n: one JSON object for programs
+    #[arg(long, requires = "dry_run")]
+    json: bool,
     /// Run the steps of this target although their results are known; may be repeated
     #[arg(long, value_name = "T")]
     force: Vec<String>,
@@ -64,14 +68,33 @@ pub fn run(ui: &Ui, global: &GlobalArgs, words: Vec<String>, args: &BuildArgs) -
     let grounds = Grounds::open(ui, global, &args.run.store, args.out.as_deref(), access)?;
     let mut options = args.run.options(&grounds, global, words, args.targets.clone());
     options.force.clone_from(&args.force);
+    forced_in_vain(ui, &grounds, &options)?;
     if !args.dry_run {
         return Ok(execute(ui, &grounds, &options, &args.run)?.head.exit);
     }
     // A source that is not locked yet is looked up; the lock is not written.
     let mut session = Session::on(grounds)?;
     let predicted = predict(&mut session.workspace, &session.grounds.store, &options)?;
-    ui.out(&forecast_lines(&predicted))?;
+    match args.json {
+        true => ui.json(&forecast_object(&predicted))?,
+        false => ui.out(&forecast_lines(&predicted))?,
+    }
     Ok(0)
+}
+
+/// Says of which forced targets nothing is built.
+fn forced_in_vain(ui: &Ui, grounds: &Grounds, options: &BuildOptions) -> Result<(), Failure> {
+    if options.force.is_empty() {
+        return Ok(());
+    }
+    let loaded = grounds.site.load()?;
+    let built = closure(&loaded, &requested(&loaded, &options.requested));
+    for name in &options.force {
+        if loaded.target_index(name).is_some_and(|t| !built.contains(&t)) {
+            ui.warn(&format!("--force {name} has no effect: nothing that is built needs {name}"));
+        }
+    }
+    Ok(())
 }
 
 impl RunArgs {
@@ -112,23 +135,33 @@ pub fn execute(
     let history = History::new(site.clone(), options.requested.clone(), jobs);
     let display = Display::new(ui, annotated_file(&site.load.root.join(&site.load.file)), history);
     let events = args.events.as_deref().map(JsonLines::open).transpose()?.map(Arc::new);
-    let mut sinks: Vec<Arc<dyn Sink>> = Vec::new();
-    if let Some(events) = &events {
-        sinks.push(events.clone());
-    }
-    sinks.push(display.sink());
-    let built = build(site, &grounds.store, options, Arc::new(Fan(sinks)));
+    let sink: Arc<dyn Sink> = match &events {
+        Some(events) => Arc::new(Recorded { events: events.clone(), display: display.sink() }),
+        None => display.sink(),
+    };
+    let built = build(site, &grounds.store, options, sink);
     display.close();
+    // After a summary this has been said already.
     if let Some(error) = events.and_then(|e| e.finish()) {
         ui.error(&error, &[]);
     }
     Ok(built?)
 }
 
-/// How GitHub's annotations name the file: from the top of the checkout.
-fn annotated_file(path: &std::path::Path) -> String {
-    let top = std::env::var_os("GITHUB_WORKSPACE").map(PathBuf::from);
-    let below = top.and_then(|top| path.strip_prefix(top).ok().map(PathBuf::from));
-    let short = || path.file_name().map(PathBuf::from).unwrap_or_default();
-    below.unwrap_or_else(short).display().to_string()
+/// The display, with a file of events that is written first, so that its errors stand before the summary.
+struct Recorded {
+    events: Arc<JsonLines>,
+    display: Arc<dyn Sink>,
+}
+
+impl Sink for Recorded {
+    fn event(&self, event: &Event) {
+        self.events.event(event);
+        if matches!(event, Event::RunFinished { .. })
+            && let Some(message) = self.events.finish()
+        {
+            self.display.event(&Event::Warning { message });
+        }
+        self.display.event(event);
+    }
 }

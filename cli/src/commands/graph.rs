@@ -21,6 +21,9 @@ pub struct GraphArgs {
     /// How it is written
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
+    /// The same as --format json
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
     #[command(flatten)]
     store: StoreArgs,
 }
@@ -48,7 +51,8 @@ pub fn run(ui: &Ui, global: &GlobalArgs, args: &GraphArgs) -> Result<u8, Failure
     };
     let names = roots.iter().map(|t| session.name(*t).to_owned()).collect();
     let standings = survey(ui, &mut session, names)?;
-    let text = match args.format {
+    let format = if args.json { Format::Json } else { args.format };
+    let text = match format {
         Format::Text => text(&loaded, &roots, &standings, ui.color_out),
         Format::Dot => dot(&loaded, &roots, &standings),
         Format::Json => format!("{:#}\n", object(&loaded, &roots, &standings)),

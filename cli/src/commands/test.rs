@@ -8,6 +8,7 @@ use mosbuild_engine::build::named;
 use mosbuild_engine::events::Outcome;
 use mosbuild_engine::load::Loaded;
 use mosbuild_engine::run_record::{OutcomeCode, Runs};
+use serde_json::json;
 
 use super::build::{RunArgs, execute};
 use crate::args::GlobalArgs;
@@ -26,6 +27,9 @@ pub struct TestArgs {
     /// Tests; all targets of rule boot-test if none is named
     #[arg(value_name = "TARGET")]
     targets: Vec<String>,
+    /// One JSON object for programs
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     run: RunArgs,
 }
@@ -44,6 +48,11 @@ pub fn run(ui: &Ui, global: &GlobalArgs, words: Vec<String>, args: &TestArgs) ->
         entry.0 = worse(entry.0, step.outcome);
         entry.1 += step.millis;
     }
+    if args.json {
+        let list: Vec<_> = tests.iter().map(|test| object(test, outcomes.get(test).copied())).collect();
+        ui.json(&json!({"schema": "mosbuild.test/1", "run": report.head.id, "tests": list}))?;
+        return Ok(report.head.exit);
+    }
     let mut table = Table::new(&[("test", Align::Left), ("result", Align::Left), ("time", Align::Right)]);
     for test in &tests {
         let (cell, millis) = match outcomes.get(test) {
@@ -58,6 +67,16 @@ pub fn run(ui: &Ui, global: &GlobalArgs, words: Vec<String>, args: &TestArgs) ->
     }
     ui.out(&table.render(ui.color_out))?;
     Ok(report.head.exit)
+}
+
+fn object(test: &str, outcome: Option<(Outcome, u64)>) -> serde_json::Value {
+    let (result, millis) = match outcome {
+        Some((Outcome::Ran | Outcome::Hit, millis)) => ("pass", Some(millis)),
+        Some((Outcome::Failed, millis)) => ("fail", Some(millis)),
+        Some((Outcome::Skipped | Outcome::Cancelled, _)) | None => ("not_run", None),
+    };
+    let cached = matches!(outcome, Some((Outcome::Hit, _)));
+    json!({"name": test, "result": result, "cached": cached, "millis": millis})
 }
 
 fn tests(loaded: &Loaded, names: &[String]) -> Result<Vec<String>, Failure> {
@@ -94,6 +113,14 @@ fn worse(a: Outcome, b: OutcomeCode) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn programs_are_told_the_result_and_whether_it_is_known() {
+        let hit = object("boot", Some((Outcome::Hit, 7)));
+        assert_eq!(hit, json!({"name": "boot", "result": "pass", "cached": true, "millis": 7}));
+        let skipped = object("boot", Some((Outcome::Skipped, 0)));
+        assert_eq!(skipped, json!({"name": "boot", "result": "not_run", "cached": false, "millis": null}));
+    }
 
     #[test]
     fn a_test_is_as_good_as_its_worst_step() {

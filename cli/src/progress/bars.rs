@@ -21,6 +21,12 @@ const TICK: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_millis(200);
 /// Columns of the bar in the header; as in its template.
 const BAR: usize = 24;
+/// Columns of a step's time.
+const TIME: usize = 7;
+/// A step's line of output is left out where it has fewer columns.
+const LINE: usize = 10;
+/// On a terminal of fewer columns the header has no bar.
+const NARROW: usize = 70;
 /// Between two estimates of the time to go.
 const ESTIMATE: Duration = Duration::from_secs(1);
 
@@ -177,12 +183,15 @@ impl Model {
         let now = Instant::now();
         let names =
             self.running.iter().take(SHOWN_STEPS).map(|r| r.name().chars().count()).max().unwrap_or(0);
+        // A long name is cut rather than the time behind it.
+        let names = names.min(width.saturating_sub(2 + 2 + TIME));
         let row = |r: &Running| {
             let millis = now.duration_since(r.since).as_millis() as u64;
-            let prefix =
-                cut(&format!("{:names$}  {:>7}", r.name(), elapsed(millis)), width.saturating_sub(2));
+            let prefix = format!("{:names$}  {:>TIME$}", cut(&r.name(), names), elapsed(millis));
             let left = width.saturating_sub(prefix.chars().count() + 4);
-            (prefix, cut(&clean_line(&r.line), left))
+            // Too few letters tell nothing.
+            let line = if left < LINE { String::new() } else { cut(&clean_line(&r.line), left) };
+            (prefix, line)
         };
         let mut rows: Vec<_> = self.running.iter().take(SHOWN_STEPS).map(row).collect();
         if self.running.len() > SHOWN_STEPS {
@@ -212,7 +221,8 @@ fn draw(shared: &Shared) {
         20,
     ));
     let header = multi.add(ProgressBar::new(0));
-    header.set_style(style("{bar:24.green/dim} {msg}").progress_chars("=> "));
+    header.set_style(bar());
+    let mut was_narrow = false;
     let mut lines: Vec<ProgressBar> = Vec::new();
     let mut history = shared.lock().history.take();
     let (mut to_go, mut estimated) = (None, None::<Instant>);
@@ -241,7 +251,12 @@ fn draw(shared: &Shared) {
         }
         header.set_length(targets);
         header.set_position(done);
-        header.set_message(cut(&message, width.saturating_sub(BAR + 1)));
+        let narrow = width < NARROW;
+        if narrow != was_narrow {
+            header.set_style(if narrow { style("{msg}") } else { bar() });
+            was_narrow = narrow;
+        }
+        header.set_message(cut(&message, if narrow { width } else { width.saturating_sub(BAR + 1) }));
         while lines.len() > rows.len() {
             if let Some(line) = lines.pop() {
                 line.finish_and_clear();
@@ -270,6 +285,10 @@ impl Model {
         }
         (self.finished.clone(), running)
     }
+}
+
+fn bar() -> ProgressStyle {
+    style("{bar:24.green/dim} {msg}").progress_chars("=> ")
 }
 
 fn style(template: &str) -> ProgressStyle {
@@ -333,6 +352,15 @@ mod tests {
             model.take(&Event::StepStarted { target, step, key: String::new(), why: String::new() });
         }
         let rows = model.rows(80);
+        // However long the name, the time is there.
+        let (target, step) = ("a-target-with-quite-a-long-name".to_owned(), "run".into());
+        model.running.clear();
+        model.take(&Event::StepStarted { target, step, key: String::new(), why: String::new() });
+        assert_eq!(model.rows(26), [("a-target-with-…      0 s".to_owned(), String::new())]);
+        for n in 0..SHOWN_STEPS + 2 {
+            let (target, step) = (format!("t{n}"), "run".into());
+            model.take(&Event::StepStarted { target, step, key: String::new(), why: String::new() });
+        }
         assert!(model.rows(20).iter().all(|(a, b)| a.chars().count() + b.chars().count() <= 20));
         assert_eq!((rows.len(), rows.last().unwrap().0.as_str()), (SHOWN_STEPS + 1, "and 3 more"));
     }

@@ -56,7 +56,7 @@ impl History {
 }
 
 /// The targets that a build without names is about, or those named.
-fn requested(loaded: &Loaded, names: &[String]) -> Vec<u32> {
+pub fn requested(loaded: &Loaded, names: &[String]) -> Vec<u32> {
     if !names.is_empty() {
         return names.iter().filter_map(|n| loaded.target_index(n)).collect();
     }

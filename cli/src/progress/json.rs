@@ -12,6 +12,8 @@ struct Output {
     to: BufWriter<Box<dyn Write + Send>>,
     /// The first error; nothing is written behind it.
     error: Option<std::io::Error>,
+    /// An error was handed out: nothing more is written, and nothing more is said of it.
+    told: bool,
 }
 
 /// Writes events as JSON lines.
@@ -31,14 +33,18 @@ impl JsonLines {
     }
 
     fn to(to: Box<dyn Write + Send>) -> JsonLines {
-        JsonLines(Mutex::new(Output { to: BufWriter::with_capacity(1 << 16, to), error: None }))
+        JsonLines(Mutex::new(Output { to: BufWriter::with_capacity(1 << 16, to), error: None, told: false }))
     }
 
-    /// Writes out what is left; the first error of all, unless the reader has only gone away.
+    /// Writes out what is left; the first error of all, once, unless the reader has only gone away.
     pub fn finish(&self) -> Option<String> {
         let mut output = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if output.told {
+            return None;
+        }
         let flushed = output.to.flush();
         let error = output.error.take().or(flushed.err())?;
+        output.told = true;
         (error.kind() != std::io::ErrorKind::BrokenPipe).then(|| format!("--events: {error}"))
     }
 }
@@ -48,7 +54,7 @@ impl Sink for JsonLines {
         let Ok(mut line) = serde_json::to_vec(event) else { return };
         line.push(b'\n');
         let mut output = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if output.error.is_some() {
+        if output.error.is_some() || output.told {
             return;
         }
         let mut written = output.to.write_all(&line);

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use mosbuild_engine::events::{Event, Sink};
 
 pub use bars::Bars;
-pub use estimate::{History, durations};
+pub use estimate::{History, durations, requested};
 pub use json::JsonLines;
 pub use narrator::Narrator;
 pub use plain::Plain;

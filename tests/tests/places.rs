@@ -1,0 +1,150 @@
+//! Where commands look and what they leave behind: other folders, busy or lost state, other consumers of their words.
+
+use mosbuild_tests::{Space, cause};
+use serde_json::{Value, json};
+
+const TWO: &str = r#"default: [b]
+targets:
+  a: { rule: command, inputs: [in.txt], run: 'cat in.txt > "$OUT/o"', outputs: [o] }
+  b: { rule: command, deps: { x: a }, run: 'cat "$x" > "$OUT/o"', outputs: [o] }
+  slow: { rule: command, run: 'sleep 20; echo > "$OUT/o"', outputs: [o] }
+"#;
+
+fn two() -> Space {
+    let space = Space::new(TWO);
+    space.write("in.txt", "in\n");
+    space
+}
+
+fn states(space: &Space) -> Vec<(String, String)> {
+    let list = space.json(&["list", "--json"]);
+    let text = |v: &Value| v.as_str().unwrap().to_owned();
+    list["targets"].as_array().unwrap().iter().map(|t| (text(&t["name"]), text(&t["state"]))).collect()
+}
+
+fn fresh(space: &Space) -> Vec<String> {
+    states(space).into_iter().filter(|(_, state)| state == "fresh").map(|(name, _)| name).collect()
+}
+
+#[test]
+fn a_folder_without_a_file_is_left_as_it_is() {
+    let space = two();
+    let empty = space.base().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    let at = empty.to_str().unwrap();
+    for args in
+        [&["-C", at, "build"][..], &["-C", at, "test"], &["-C", at, "shell", "a"], &["-C", at, "list"]]
+    {
+        let output = space.run(args);
+        assert_eq!(output.code, Some(2), "{output}");
+        output.says("mosbuild.yaml");
+        assert_eq!(std::fs::read_dir(&empty).unwrap().count(), 0, "{output}");
+    }
+}
+
+#[test]
+fn the_workspace_is_found_from_a_folder_in_it() {
+    let space = two();
+    space.write("deep/er/file", "");
+    let mut command = space.command(&["build"]);
+    command.current_dir(space.path("deep/er"));
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(space.has("dist/b") && !space.has("deep/er/dist") && !space.has("deep/er/.mosbuild"));
+    // With -C the folder itself is meant.
+    assert_eq!(space.run(&["-C", "deep", "list"]).code, Some(2));
+}
+
+#[test]
+fn who_reads_during_a_build_sees_what_is_built() {
+    let space = two();
+    space.builds(&[]);
+    let mut running = space.start(&["slow"]);
+    running.wait_for_start("slow");
+    assert_eq!(fresh(&space), ["a", "b"]);
+    assert_eq!(space.why("b").0, 10);
+    let show = space.json(&["show", "b", "--json"]);
+    assert_eq!((&show["state"], &show["outputs"][0]["size"]), (&json!("fresh"), &json!(3)), "{show:#}");
+    space.write("in.txt", "other\n");
+    let (code, answer) = space.why_with("a", &["--predict"]);
+    assert_eq!((code, &answer["decision"]), (10, &json!("would_run")));
+    let old = mosbuild_cache::Digest::of(b"in\n").short();
+    assert_eq!(cause(&answer, "file", "in.txt")["old"], json!(format!("{old} (3 bytes)")));
+    assert!(running.runs(), "it read without waiting");
+    running.signal("INT");
+    assert_eq!(running.finish().code, Some(130));
+}
+
+#[test]
+fn a_lost_index_is_made_again_from_the_runs() {
+    let space = two();
+    space.builds(&[]);
+    space.remove(".mosbuild/state");
+    assert_eq!(fresh(&space), ["a", "b"]);
+    space.write("in.txt", "other\n");
+    let (code, answer) = space.why_with("b", &["--predict"]);
+    assert_eq!((code, &answer["decision"]), (10, &json!("depends")));
+    assert_eq!(cause(&answer, "file", "in.txt")["change"], "content");
+    let list = space.json(&["list", "--json"]);
+    assert!(list["targets"][0]["cost_ms"].is_number(), "{list:#}");
+}
+
+#[test]
+fn forcing_what_is_not_built_is_said_to_be_in_vain() {
+    let space = two();
+    space.builds(&[]);
+    let output = space.builds(&["--force", "slow"]);
+    output.counts(0, 2, 0);
+    output.says("warning: --force slow has no effect");
+    let output = space.builds(&["--force", "a"]);
+    assert!(!output.stderr.contains("no effect"), "{output}");
+}
+
+#[test]
+fn the_summary_is_last_although_the_events_cannot_be_written() {
+    let space = two();
+    let output = space.run(&["build", "--events", "/dev/full"]);
+    output.says("warning: --events: ");
+    let last = output.stderr.lines().last().unwrap();
+    assert!(last.starts_with("2 built, 0 cached, 0 failed in "), "{output}");
+}
+
+#[test]
+fn forecasts_and_graphs_as_json() {
+    let space = two();
+    space.builds(&["a"]);
+    let forecast = space.json(&["build", "-n", "--json", "b", "slow"]);
+    assert_eq!(forecast["schema"], "mosbuild.forecast/1");
+    let targets = forecast["targets"].as_array().unwrap();
+    let of = |name: &str| targets.iter().find(|t| t["name"] == name).unwrap();
+    assert_eq!(of("a")["forecast"], "hit");
+    assert_eq!((&of("b")["forecast"], &of("b")["why"]), (&json!("run"), &json!("never built here")));
+    space.write("in.txt", "other\n");
+    let forecast = space.json(&["build", "-n", "--json"]);
+    assert_eq!(forecast["targets"][1]["depends_on"], "a", "{forecast:#}");
+    assert_eq!(space.run(&["build", "--json"]).code, Some(2));
+    assert_eq!(space.json(&["graph", "--json"]), space.json(&["graph", "--format", "json"]));
+}
+
+#[test]
+fn annotations_name_the_file_from_the_top_of_the_checkout() {
+    let mut space = two();
+    space.env("GITHUB_ACTIONS", "true");
+    space.env("GITHUB_WORKSPACE", space.base());
+    space.edit_yaml("rule: command, deps", "rule: comand, deps");
+    let output = space.run(&["list"]);
+    assert_eq!(output.code, Some(2), "{output}");
+    output.says("::error file=work/mosbuild.yaml,line=6,col=");
+}
+
+#[test]
+fn show_names_inputs_by_their_paths() {
+    let space = Space::new(
+        "targets:\n  s: { rule: files, install: [{ from: root/init, to: /init }, { from: root/etc, to: /etc }] }\n",
+    );
+    space.write("root/init", "x");
+    space.write("root/etc/conf/a", "a");
+    space.builds(&["s"]);
+    let text = space.run(&["show", "s"]).stdout;
+    assert!(text.contains("\n  root/init ") && text.contains("\n  root/etc/conf/a "), "{text}");
+}
