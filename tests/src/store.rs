@@ -31,13 +31,15 @@ pub fn assert_store_whole(store: &Path) {
     }
 }
 
-/// What work left in the store's scratch; its standing folders and locks of living processes do not count.
+/// What work left in the store's scratch; lock files stand there for good, but nobody may hold one.
 pub fn scratch_left(store: &Path) -> Vec<PathBuf> {
     let tmp = store.join("tmp");
     let mut left: Vec<PathBuf> = std::fs::read_dir(&tmp)
         .map(|dir| dir.flatten().map(|e| e.path()).filter(|p| !p.ends_with("inflight")).collect())
         .unwrap_or_default();
-    left.extend(std::fs::read_dir(tmp.join("inflight")).into_iter().flatten().flatten().map(|e| e.path()));
+    let held = |path: &PathBuf| std::fs::File::open(path).is_ok_and(|file| file.try_lock().is_err());
+    let locks = std::fs::read_dir(tmp.join("inflight")).into_iter().flatten().flatten().map(|e| e.path());
+    left.extend(locks.filter(held));
     left
 }
 
