@@ -76,6 +76,22 @@ fn who_reads_during_a_build_sees_what_is_built() {
 }
 
 #[test]
+fn an_open_shell_keeps_nobody_from_building() {
+    let space = two();
+    space.builds(&["a"]);
+    let mut shell = space.command(&["shell", "b", "--", "sh", "-c", "echo open; sleep 20"]).spawn().unwrap();
+    let mut said = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(shell.stdout.take().unwrap()), &mut said)
+        .unwrap();
+    assert_eq!(said, "open\n");
+    let output = space.builds(&["b"]);
+    assert!(!output.stderr.contains("waiting"), "{output}");
+    assert!(shell.try_wait().unwrap().is_none(), "it was open all the time");
+    shell.kill().unwrap();
+    shell.wait().unwrap();
+}
+
+#[test]
 fn a_lost_index_is_made_again_from_the_runs() {
     let space = two();
     space.builds(&[]);
