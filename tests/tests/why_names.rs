@@ -116,3 +116,25 @@ fn against_a_run_cut_off_means_the_same_output_as_in_that_run() {
     let text = space.run(&["why", "b", "--against", &first]).stdout;
     assert!(text.contains("\nalthough\n  a:run: file a.txt changed: "), "{text}");
 }
+
+#[test]
+fn steps_of_an_interrupted_run_were_stopped() {
+    let space = Space::new(
+        "targets:\n  a: { rule: command, inputs: [a.txt], run: 'sleep 20; echo > \"$OUT/o\"', outputs: [o] }\n  \
+         b: { rule: command, deps: { x: a }, run: 'cat \"$x\" > \"$OUT/o\"', outputs: [o] }\n",
+    );
+    space.write("a.txt", "");
+    let mut running = space.start(&["b"]);
+    running.wait_for_start("a");
+    running.signal("INT");
+    assert_eq!(running.finish().code, Some(130));
+    let (code, answer) = space.why("b");
+    assert_eq!((code, &answer["decision"]), (1, &json!("not_run")), "{answer:#}");
+    let hows: Vec<&Value> =
+        answer["causes"][0]["chain"].as_array().unwrap().iter().map(|h| &h["how"]).collect();
+    assert_eq!(hows, ["stopped", "stopped"], "{answer:#}");
+    let (_, answer) = space.why_with("b", &["--predict"]);
+    let hows: Vec<&Value> =
+        answer["causes"][0]["chain"].as_array().unwrap().iter().map(|h| &h["how"]).collect();
+    assert_eq!(hows, ["would run", "waits"], "{answer:#}");
+}

@@ -42,6 +42,8 @@ pub struct Explainer<'a> {
 struct Run<'r> {
     steps: HashMap<(&'r str, &'r str), &'r StepRun>,
     asked: &'r str,
+    /// It has not taken place.
+    predicted: bool,
     /// Seconds since 1970.
     started: u64,
     /// Made only where a file is to be named.
@@ -134,6 +136,7 @@ impl<'a> Explainer<'a> {
         let run = Run {
             steps: steps.iter().map(|s| ((s.target.as_str(), s.step.as_str()), s)).collect(),
             asked: target,
+            predicted,
             // What would run now has the inputs of now.
             started: if predicted { u64::MAX } else { head.started },
             places: OnceCell::new(),
@@ -205,7 +208,7 @@ impl<'a> Explainer<'a> {
         if !seen.insert((step.target.clone(), step.step.clone())) {
             return;
         }
-        chain.push(Hop { target: step.target.clone(), step: step.step.clone(), how: self.how(step) });
+        chain.push(Hop { target: step.target.clone(), step: step.step.clone(), how: self.how(step, run) });
         let mut push = |cause| {
             let hops: Vec<Hop> = chain.iter().rev().cloned().collect();
             out.push(RootCause { cause, chain: hops });
@@ -365,13 +368,14 @@ impl<'a> Explainer<'a> {
         records.known.get(key).and_then(|bytes| ActionRecord::decode(bytes).ok())
     }
 
-    fn how(&self, step: &StepRun) -> String {
+    fn how(&self, step: &StepRun, run: &Run<'_>) -> String {
         match (step.outcome, self.same_output(step), &step.reason) {
             (OutcomeCode::Ran, true, _) => "ran, output identical".into(),
             (OutcomeCode::Ran, false, _) => "ran, output changed".into(),
             (OutcomeCode::Hit, ..) => "hit".into(),
             (OutcomeCode::Failed, ..) => "failed".into(),
             (OutcomeCode::Skipped, ..) => "skipped".into(),
+            (OutcomeCode::Cancelled, ..) if !run.predicted => "stopped".into(),
             (OutcomeCode::Cancelled, _, Reason::NotReached) => "waits".into(),
             (OutcomeCode::Cancelled, ..) => "would run".into(),
         }
