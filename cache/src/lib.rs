@@ -10,6 +10,7 @@ mod materialise;
 mod remove;
 mod result;
 mod scratch;
+mod scratch_root;
 mod stat_cache;
 mod state;
 mod store;

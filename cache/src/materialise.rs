@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use crate::digest::{Digest, Hasher};
-use crate::store::{BlobError, Store, StoreError, at, set_mtime};
+use crate::store::{BlobError, Store, StoreError, at, create, set_mtime};
 use crate::tree::{Entry, Node, Tree};
 
 /// Files per parallel task.
@@ -27,7 +27,8 @@ pub enum Materialise {
 
 impl Store {
     /// Lays a tree out below a directory, which is made if it is missing. Owners are not applied and device nodes
-    /// are left out: a step sees neither. Every file and directory gets [`MTIME`].
+    /// are left out: a step sees neither. Every file and directory gets
+    /// [`MTIME`](crate::MTIME).
     pub fn materialise(&self, tree: &Tree, to: &Path, how: Materialise) -> Result<(), BlobError> {
         if !to.is_dir() {
             at(to, fs::create_dir(to))?;
@@ -78,7 +79,7 @@ impl Store {
                 return Ok(());
             }
         }
-        self.copy_blob(digest, entry.mode, to)
+        self.copy_blob(digest, entry.mode, to, &mut create)
     }
 
     /// A directory that holds the tree, to be mounted read-only or as an overlay's lower layer. Made at the first

@@ -1,105 +1,68 @@
-//! Scratch folders below the store, removed when they are dropped, or by the next process after a kill.
-//! Knows nothing of what lies in them.
+//! Scratch folders, each for one step, and what small ones leave for the next step: emptied folders and files to be
+//! written over. Making and removing inodes is most of what a short step costs. Knows no step.
 
-use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt;
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::{FlockOperation, flock};
+use crate::digest::Digest;
+use crate::scratch_root::remove;
+use crate::store::{BlobError, Place, Store, StoreError, at, create, set_mtime};
 
-use crate::store::{Store, StoreError, at};
+/// A folder with more entries than this is removed rather than emptied for the next step.
+const ENTRIES: usize = 64;
+/// So is one with a longer file: its blocks are to be free again.
+const FILE: u64 = 64 << 10;
 
-/// The scratch folder of this process; the lock tells others that it is in use.
-pub(crate) struct ScratchRoot {
-    dir: PathBuf,
-    counter: AtomicU64,
-    deferred: AtomicU64,
-    _lock: File,
-}
+/// Folders that wait for their next use.
+#[derive(Default)]
+pub(crate) struct Pool(Mutex<Vec<(PathBuf, Left)>>);
 
-impl ScratchRoot {
-    /// Makes this process's folder and removes those whose processes are gone.
-    pub fn open(tmp: &Path) -> Result<ScratchRoot, StoreError> {
-        sweep(tmp);
-        for n in 0.. {
-            let dir = tmp.join(format!("{}-{n}", std::process::id()));
-            // The lock lies beside the folder and is taken first: a folder is never seen without it.
-            let lock_path = dir.with_extension("lock");
-            let lock = at(&lock_path, File::create(&lock_path))?;
-            // A sweeper may have had it first, and have removed its name.
-            if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() || !named(&lock_path, &lock) {
-                continue;
-            }
-            match fs::create_dir(&dir) {
-                Ok(()) => {
-                    return Ok(ScratchRoot {
-                        dir,
-                        counter: AtomicU64::new(0),
-                        deferred: AtomicU64::new(0),
-                        _lock: lock,
-                    });
-                }
-                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => continue,
-                Err(source) => return Err(StoreError::Io { path: dir, source }),
-            }
-        }
-        Err(StoreError::Refused { path: tmp.to_owned(), what: "no scratch folder could be made".into() })
-    }
-
-    pub fn dir(&self) -> &Path {
-        &self.dir
+impl Pool {
+    fn with<T>(&self, take: impl FnOnce(&mut Vec<(PathBuf, Left)>) -> T) -> T {
+        take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-impl Drop for ScratchRoot {
-    fn drop(&mut self) {
-        remove(&self.dir);
-        if !self.dir.exists() {
-            let _ = fs::remove_file(self.dir.with_extension("lock"));
-        }
-    }
+/// What an earlier step left in a folder and nobody has asked for yet.
+#[derive(Default)]
+struct Left {
+    dirs: BTreeSet<PathBuf>,
+    /// Private files with nothing hidden on them, of any content.
+    files: BTreeSet<PathBuf>,
 }
 
-/// Removes the folders whose lock nobody holds.
-fn sweep(tmp: &Path) {
-    for entry in fs::read_dir(tmp).into_iter().flatten().flatten() {
-        let lock_path = entry.path();
-        if lock_path.extension().is_none_or(|e| e != "lock") {
-            continue;
-        }
-        let Ok(lock) = File::open(&lock_path) else { continue };
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() && named(&lock_path, &lock) {
-            remove(&lock_path.with_extension(""));
-            // Without its lock file a folder that resisted would never be found again.
-            if !lock_path.with_extension("").exists() {
-                let _ = fs::remove_file(&lock_path);
-            }
-        }
-    }
-}
-
-/// Whether the name still leads to the open file.
-pub(crate) fn named(path: &Path, file: &File) -> bool {
-    match (fs::symlink_metadata(path), file.metadata()) {
-        (Ok(named), Ok(open)) => (named.dev(), named.ino()) == (open.dev(), open.ino()),
-        _ => false,
-    }
-}
-
-/// What resists is swept by a later process.
-fn remove(dir: &Path) {
-    let _ = crate::remove::remove_tree(dir);
-}
-
-/// Bytes of scratch that may wait for the end of the process.
-const DEFERRED: u64 = 64 << 20;
-
-/// A scratch folder.
+/// A scratch folder, removed when it is dropped, or recycled.
 pub struct Scratch {
     path: PathBuf,
     store: Store,
-    deferred: bool,
+    left: Left,
+    /// Folders that were asked for.
+    made: BTreeSet<PathBuf>,
+    recycled: bool,
+}
+
+impl Store {
+    /// An empty scratch folder on the store's file system.
+    ///
+    /// It may be one that another step left: what is made in it by [`Scratch::dir`] and the other methods comes from
+    /// there, and after [`Scratch::settle`] it holds nothing else.
+    pub fn scratch(&self, prefix: &str) -> Result<Scratch, StoreError> {
+        let root = &self.0.scratch;
+        let (path, left) = match root.pool.with(Vec::pop) {
+            Some(waiting) => waiting,
+            None => {
+                let path = root.fresh(prefix);
+                at(&path, fs::create_dir(&path))?;
+                (path, Left::default())
+            }
+        };
+        Ok(Scratch { path, store: self.clone(), left, made: BTreeSet::new(), recycled: false })
+    }
 }
 
 impl Scratch {
@@ -108,30 +71,168 @@ impl Scratch {
         &self.path
     }
 
-    /// Leaves the removal of a small folder to the end of the process, within bounds: removing files between making
-    /// others costs ext4 a search past every inode freed in the last seconds. `bytes` is what it holds, about.
-    pub fn defer(&mut self, bytes: u64) {
-        let waiting = &self.store.0.scratch.deferred;
-        let bytes = bytes.saturating_add(4096);
-        self.deferred = waiting.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) <= DEFERRED;
+    /// Makes a folder below this one; one that is there already is fine.
+    pub fn dir(&mut self, to: &Path) -> io::Result<()> {
+        if !self.left.dirs.remove(to) && !self.made.contains(to) {
+            self.left.clear(to)?;
+            fs::create_dir(to)?;
+        }
+        self.made.insert(to.to_owned());
+        Ok(())
+    }
+
+    /// Makes a symlink below this folder.
+    pub fn symlink(&mut self, target: &OsStr, to: &Path) -> io::Result<()> {
+        self.left.clear(to)?;
+        std::os::unix::fs::symlink(target, to)?;
+        set_mtime(to)
+    }
+
+    /// [`Store::place_blob`], below this folder.
+    pub fn place_blob(&mut self, digest: &Digest, executable: bool, to: &Path) -> Result<(), BlobError> {
+        let mode = if executable { 0o755 } else { 0o644 };
+        self.store.copy_blob(digest, mode, to, &mut |to| self.left.file(to))
+    }
+
+    /// [`Store::place_source`], below this folder.
+    pub fn place_source(
+        &mut self,
+        from: &Path,
+        to: &Path,
+        expected: Digest,
+        executable: bool,
+    ) -> Result<Place, StoreError> {
+        self.store.copy_source(from, to, expected, executable, &mut |to| self.left.file(to))
+    }
+
+    /// Removes what an earlier step left and nobody asked for, and gives the folders that were asked for
+    /// [`MTIME`](crate::MTIME).
+    pub fn settle(&mut self) -> Result<(), StoreError> {
+        while let Some(path) = self.left.files.pop_last() {
+            at(&path, fs::remove_file(&path))?;
+        }
+        while let Some(path) = self.left.dirs.pop_last() {
+            at(&path, fs::remove_dir(&path))?;
+        }
+        for path in self.made.iter().rev() {
+            at(path, set_mtime(path))?;
+        }
+        Ok(())
+    }
+
+    /// Empties a small folder for the next step; another is removed. Nobody may use it any more.
+    pub fn recycle(mut self) {
+        let mut left = Left::default();
+        let mut budget = ENTRIES;
+        let path = self.path.clone();
+        let owner = fs::symlink_metadata(&path).map(|m| (m.uid(), m.gid()));
+        if let Ok(owner) = owner
+            && let Ok(true) = left.take(&path, owner, &mut budget)
+        {
+            self.recycled = true;
+            self.store.0.scratch.pool.with(|pool| pool.push((path, left)));
+        }
+    }
+}
+
+impl Left {
+    /// Looks through a folder and removes what could reach the next step. False if it is not worth it.
+    fn take(&mut self, dir: &Path, owner: (u32, u32), budget: &mut usize) -> io::Result<bool> {
+        let names: Vec<_> = fs::read_dir(dir)?.take(*budget + 1).collect::<io::Result<_>>()?;
+        if names.len() > *budget {
+            return Ok(false);
+        }
+        *budget -= names.len();
+        for entry in names {
+            let path = entry.path();
+            let meta = entry.metadata()?;
+            let ours = (meta.uid(), meta.gid()) == owner && !has_attributes(&path);
+            if meta.is_dir() {
+                if !ours || !self.take(&path, owner, budget)? {
+                    return Ok(false);
+                }
+                if meta.mode() & 0o7777 != 0o755 {
+                    fs::set_permissions(&path, Permissions::from_mode(0o755))?;
+                }
+                self.dirs.insert(path);
+            } else if ours && meta.is_file() && meta.nlink() == 1 && meta.len() <= FILE {
+                self.files.insert(path);
+            } else {
+                // Another name of the file may be a blob's.
+                fs::remove_file(&path)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// A file that is there to be written over, or a new one. Its old length is cut after the writing: a file that was
+    /// cut to nothing is written to disk by ext4 as soon as it is closed (`auto_da_alloc`).
+    fn file(&mut self, to: &Path) -> io::Result<File> {
+        use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
+        let mut found = self.files.remove(to);
+        if !found {
+            self.clear(to)?;
+            if let Some(other) = self.files.pop_last() {
+                // What has that name already stays, and `create` refuses.
+                found = renameat_with(CWD, &other, CWD, to, RenameFlags::NOREPLACE).is_ok();
+                if !found {
+                    fs::remove_file(other)?;
+                }
+            }
+        }
+        if !found {
+            return create(to);
+        }
+        let open = || {
+            let no_follow = OFlags::NOFOLLOW.bits() as i32;
+            OpenOptions::new().write(true).custom_flags(no_follow).open(to)
+        };
+        match open() {
+            // The step took away the right to write.
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                fs::set_permissions(to, Permissions::from_mode(0o600))?;
+                open()
+            }
+            other => other,
+        }
+    }
+
+    /// Removes what an earlier step left where something else is to be.
+    fn clear(&mut self, to: &Path) -> io::Result<()> {
+        if self.files.remove(to) {
+            return fs::remove_file(to);
+        }
+        if !self.dirs.contains(to) {
+            return Ok(());
+        }
+        for path in self.files.iter().filter(|p| p.starts_with(to)) {
+            fs::remove_file(path)?;
+        }
+        self.files.retain(|p| !p.starts_with(to));
+        for path in self.dirs.iter().rev().filter(|p| p.starts_with(to)) {
+            fs::remove_dir(path)?;
+        }
+        self.dirs.retain(|p| !p.starts_with(to));
+        Ok(())
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if !self.deferred {
+        if !self.recycled {
             remove(&self.path);
         }
     }
 }
 
-impl Store {
-    /// A new empty scratch folder on the store's file system.
-    pub fn scratch(&self, prefix: &str) -> Result<Scratch, StoreError> {
-        let root = &self.0.scratch;
-        let n = root.counter.fetch_add(1, Ordering::Relaxed);
-        let path = root.dir.join(format!("{prefix}{n}"));
-        at(&path, fs::create_dir(&path))?;
-        Ok(Scratch { path, store: self.clone(), deferred: false })
+/// Whether a step set extended attributes or an access list; the system's own labels do not count.
+fn has_attributes(path: &Path) -> bool {
+    let mut names = [0; 1024];
+    match rustix::fs::llistxattr(path, &mut names) {
+        Ok(length) => {
+            names[..length].split(|b| *b == 0).any(|name| !name.is_empty() && !name.starts_with(b"security."))
+        }
+        Err(rustix::io::Errno::NOTSUP) => false,
+        Err(_) => true,
     }
 }

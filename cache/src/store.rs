@@ -13,7 +13,6 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -90,6 +89,11 @@ pub(crate) fn at<T>(path: &Path, result: io::Result<T>) -> Result<T, StoreError>
 pub enum Ingest {
     /// Its bytes are copied; the file stays as it is.
     Copy,
+    /// The same as `Link`, but its name is given up; it lies on the store's file system.
+    Move {
+        /// Which of a blob's two inodes it becomes.
+        executable: bool,
+    },
     /// The file itself becomes the blob (a hard link; its mode and mtime change), where the file system can; nobody
     /// may write to it any more.
     Link {
@@ -104,11 +108,10 @@ pub struct Store(pub(crate) Arc<Shared>);
 
 pub(crate) struct Shared {
     pub root: PathBuf,
-    pub scratch: crate::scratch::ScratchRoot,
+    pub scratch: crate::scratch_root::ScratchRoot,
     /// Blob inodes that this process read whole and found right, or wrote: (device, inode, ctime).
     verified: Mutex<HashSet<(u64, u64, i64, i64)>>,
     quarantined: Mutex<HashSet<Digest>>,
-    counter: AtomicU64,
     /// Unpacked trees that this process found whole, or made.
     pub unpacked: Mutex<HashSet<Digest>>,
 }
@@ -120,13 +123,12 @@ impl Store {
             at(root, fs::create_dir_all(root.join(dir)))?;
         }
         let root = at(root, root.canonicalize())?;
-        let scratch = crate::scratch::ScratchRoot::open(&root.join("tmp"))?;
+        let scratch = crate::scratch_root::ScratchRoot::open(&root.join("tmp"))?;
         Ok(Store(Arc::new(Shared {
             root,
             scratch,
             verified: Mutex::default(),
             quarantined: Mutex::default(),
-            counter: AtomicU64::new(0),
             unpacked: Mutex::default(),
         })))
     }
@@ -137,8 +139,7 @@ impl Store {
     }
 
     pub(crate) fn temporary(&self) -> PathBuf {
-        let n = self.0.counter.fetch_add(1, Ordering::Relaxed);
-        self.0.scratch.dir().join(format!("t{n}"))
+        self.0.scratch.fresh("t")
     }
 
     /// Path of a blob's inode, whether it is there or not.
@@ -173,7 +174,7 @@ impl Store {
 
     /// Stores a file; returns its digest and size.
     pub fn put_file(&self, file: &Path, how: Ingest) -> Result<(Digest, u64), StoreError> {
-        if let Ingest::Link { executable } = how {
+        if let Ingest::Link { executable } | Ingest::Move { executable } = how {
             let meta = at(file, fs::symlink_metadata(file))?;
             if !meta.is_file() {
                 return Err(StoreError::Refused { path: file.to_owned(), what: "it is not a file".into() });
@@ -183,17 +184,23 @@ impl Store {
             if self.whole(&path, size) {
                 return Ok((digest, size));
             }
-            let temporary = self.temporary();
             // A file with another name may be somebody's still, who would find its mode changed and write to the blob.
-            if meta.nlink() == 1 && fs::hard_link(file, &temporary).is_ok() {
-                self.commit(&temporary, &path, executable)?;
-                return Ok((digest, size));
+            if meta.nlink() == 1 {
+                if matches!(how, Ingest::Move { .. }) {
+                    self.commit(file, &path, executable)?;
+                    return Ok((digest, size));
+                }
+                let temporary = self.temporary();
+                if fs::hard_link(file, &temporary).is_ok() {
+                    self.commit(&temporary, &path, executable)?;
+                    return Ok((digest, size));
+                }
             }
         }
         let temporary = self.temporary();
         let mut from = at(file, File::open(file))?;
         let (digest, size) = at(file, copy_hashing(&mut from, &temporary))?;
-        let executable = matches!(how, Ingest::Link { executable: true });
+        let executable = matches!(how, Ingest::Link { executable: true } | Ingest::Move { executable: true });
         let path = self.inode_path(&digest, executable);
         match self.whole(&path, size) {
             true => at(&temporary, fs::remove_file(&temporary))?,
@@ -347,11 +354,17 @@ impl Store {
 
     /// Places a blob as a private file (0644 or 0755) that may be written to.
     pub fn place_blob(&self, digest: &Digest, executable: bool, to: &Path) -> Result<(), BlobError> {
-        self.copy_blob(digest, if executable { 0o755 } else { 0o644 }, to)
+        self.copy_blob(digest, if executable { 0o755 } else { 0o644 }, to, &mut create)
     }
 
     /// Places a blob as a private file of any mode. What is copied is read once, and verified by that.
-    pub(crate) fn copy_blob(&self, digest: &Digest, mode: u32, to: &Path) -> Result<(), BlobError> {
+    pub(crate) fn copy_blob(
+        &self,
+        digest: &Digest,
+        mode: u32,
+        to: &Path,
+        create: &mut Create,
+    ) -> Result<(), BlobError> {
         let executable = mode & 0o100 != 0;
         for executable in [executable, !executable] {
             let path = self.inode_path(digest, executable);
@@ -380,7 +393,7 @@ impl Store {
             };
             if right {
                 self.trust_inode(&meta);
-                return Ok(at(to, finish(&out, mode))?);
+                return Ok(at(to, finish(&out, mode, meta.len()))?);
             }
             drop(out);
             at(to, fs::remove_file(to))?;
@@ -397,18 +410,29 @@ impl Store {
         expected: Digest,
         executable: bool,
     ) -> Result<Place, StoreError> {
+        self.copy_source(from, to, expected, executable, &mut create)
+    }
+
+    pub(crate) fn copy_source(
+        &self,
+        from: &Path,
+        to: &Path,
+        expected: Digest,
+        executable: bool,
+        create: &mut Create,
+    ) -> Result<Place, StoreError> {
         let mut file = match File::open(from) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Place::Changed),
             Err(source) => return Err(StoreError::Io { path: from.to_owned(), source }),
         };
         let mut out = at(to, create(to))?;
-        let (digest, _) = at(from, pump(&mut file, &mut out))?;
+        let (digest, size) = at(from, pump(&mut file, &mut out))?;
         if digest != expected {
             at(to, fs::remove_file(to))?;
             return Ok(Place::Changed);
         }
-        at(to, finish(&out, if executable { 0o755 } else { 0o644 }))?;
+        at(to, finish(&out, if executable { 0o755 } else { 0o644 }, size))?;
         Ok(Place::Placed)
     }
 
@@ -442,13 +466,19 @@ pub enum Place {
 /// Files below this size are read whole.
 const WHOLE: u64 = 1 << 20;
 
-/// A new file to be written and then finished.
-fn create(to: &Path) -> io::Result<File> {
+/// Opens a file, new or to be written over, that is to be written from its start and then finished.
+pub(crate) type Create<'a> = dyn FnMut(&Path) -> io::Result<File> + 'a;
+
+/// A new file.
+pub(crate) fn create(to: &Path) -> io::Result<File> {
     fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)
 }
 
-/// Mode and mtime of a written file; the mode explicitly, so that it does not depend on the umask.
-fn finish(out: &File, mode: u32) -> io::Result<()> {
+/// Length, mode and mtime of a written file; the mode explicitly, so that it does not depend on the umask.
+fn finish(out: &File, mode: u32, size: u64) -> io::Result<()> {
+    if out.metadata()?.len() != size {
+        out.set_len(size)?;
+    }
     out.set_permissions(fs::Permissions::from_mode(mode))?;
     Ok(rustix::fs::futimens(out, &times())?)
 }

@@ -42,7 +42,7 @@ impl Watch for Listener<'_> {
 
 pub(super) fn run(job: &Job, command: &Command, log: &mut Vec<u8>) -> Result<Execution, Broken> {
     let mut scratch = job.store.scratch("step")?;
-    let layout = lay_out(job.node(), command, &job.inputs, &job.prepared, &job.store, &scratch)?;
+    let layout = lay_out(job.node(), command, &job.inputs, &job.prepared, &job.store, &mut scratch)?;
     let executor: &dyn Executor = match command.executor {
         ExecutorKind::Sandbox => &exec::Sandbox,
         ExecutorKind::Host => &exec::Host,
@@ -61,27 +61,11 @@ pub(super) fn run(job: &Job, command: &Command, log: &mut Vec<u8>) -> Result<Exe
     if command.console.is_some() {
         facts.insert("seconds".into(), format!("{:.1}", outcome.wall.as_secs_f64()));
     }
-    if command.outputs.len() < 16
-        && job.inputs.iter().all(is_small)
-        && outputs.values().all(|o| o.size < SMALL)
-    {
-        scratch.defer(outputs.values().map(|o| o.size).sum());
+    if outcome.alone {
+        scratch.recycle();
     }
     let sandboxed = command.executor == ExecutorKind::Sandbox;
     Ok(Execution { outputs, facts, notes: Vec::new(), sandboxed })
-}
-
-/// Bytes up to which an input or output is no reason to remove a step's scratch at once.
-const SMALL: u64 = 64 << 10;
-
-fn is_small(input: &Resolved) -> bool {
-    match input {
-        Resolved::Made(output) => output.size < SMALL,
-        Resolved::Source(source) => match &**source {
-            Source::File { size, .. } => *size < SMALL,
-            Source::Tree { tree, .. } => tree.len() < 16 && tree.file_bytes() < SMALL,
-        },
-    }
 }
 
 /// What a person needs to hear of a command that did not succeed.
@@ -135,8 +119,8 @@ pub fn prepare_shell(
     prepared: &super::Prepared,
     store: &Store,
 ) -> Result<ShellStep, StepError> {
-    let scratch = store.scratch("shell")?;
-    let mut layout = lay_out(node, command, inputs, prepared, store, &scratch)?;
+    let mut scratch = store.scratch("shell")?;
+    let mut layout = lay_out(node, command, inputs, prepared, store, &mut scratch)?;
     layout.job.interactive = true;
     layout.job.limits = Limits::default();
     layout.job.console = None;
@@ -155,13 +139,13 @@ fn lay_out(
     inputs: &[Resolved],
     prepared: &super::Prepared,
     store: &Store,
-    scratch: &Scratch,
+    scratch: &mut Scratch,
 ) -> Result<Layout, StepError> {
     let host = command.executor == ExecutorKind::Host;
-    let base = scratch.path();
+    let base = &scratch.path().to_owned();
     let (work, out) = (base.join("work"), base.join("out"));
-    std::fs::create_dir(&work)?;
-    std::fs::create_dir(&out)?;
+    scratch.dir(&work)?;
+    scratch.dir(&out)?;
     let mut mounts = Vec::new();
     let mut env: BTreeMap<OsString, OsString> = BTreeMap::new();
     let mut writable = Vec::new();
@@ -173,9 +157,9 @@ fn lay_out(
         let aside = base.join(format!("in{at}"));
         match &input.place {
             Place::Unplaced => {}
-            Place::Work => lay_work(store, resolved, &work)?,
+            Place::Work => lay_work(store, scratch, resolved, &work)?,
             Place::ReadOnly(path) if host => {
-                let copied = copy_of(store, resolved, &aside)?;
+                let copied = copy_of(store, scratch, resolved, &aside)?;
                 if path.starts_with(DEPS_DIR) {
                     env.insert(input.name.clone().into(), copied.into());
                 }
@@ -189,13 +173,13 @@ fn lay_out(
             Place::Writable(path) => {
                 let tree = tree_of(store, resolved)?;
                 if tree.is_empty() {
-                    std::fs::create_dir(&aside)?;
+                    scratch.dir(&aside)?;
                     mounts.push(Mount::writable(&aside, path));
                     writable.push((path.clone(), aside));
                 } else if exec::overlay_works(base) {
                     let (upper, inner) = (base.join(format!("up{at}")), base.join(format!("wk{at}")));
-                    std::fs::create_dir(&upper)?;
-                    std::fs::create_dir(&inner)?;
+                    scratch.dir(&upper)?;
+                    scratch.dir(&inner)?;
                     let lower = vec![stored(store, resolved)?];
                     mounts.push(Mount::Overlay { lower, upper, work: inner, at: path.into() });
                 } else {
@@ -205,6 +189,7 @@ fn lay_out(
             }
         }
     }
+    scratch.settle()?;
     let cwd = match (host, command.cwd.is_empty()) {
         (true, true) => work.clone(),
         (true, false) => work.join(&command.cwd),
@@ -274,28 +259,25 @@ fn lay_out(
 
 /// Lays an input into the working directory: private copies, so that the step sees a snapshot and may write
 /// beside (or over) them without touching the workspace or the store.
-fn lay_work(store: &Store, resolved: &Resolved, work: &Path) -> Result<(), StepError> {
+fn lay_work(store: &Store, scratch: &mut Scratch, resolved: &Resolved, work: &Path) -> Result<(), StepError> {
     match resolved {
         Resolved::Source(source) => match &**source {
             Source::File { path, digest, executable, .. } => {
                 let name = path.file_name().unwrap_or_default();
-                place_source(store, path, &work.join(name), *digest, *executable)
+                place_source(scratch, path, &work.join(name), *digest, *executable)
             }
             Source::Tree { root, tree, .. } => {
                 for entry in tree.iter() {
                     let to = work.join(entry.path.as_path());
                     match &entry.node {
-                        Node::Dir => match std::fs::create_dir(&to) {
-                            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(e.into()),
-                            _ => {}
-                        },
+                        Node::Dir => scratch.dir(&to)?,
                         Node::File { digest, .. } => {
                             let from = root.join(entry.path.as_path());
-                            place_source(store, &from, &to, *digest, entry.mode & 0o100 != 0)?;
+                            place_source(scratch, &from, &to, *digest, entry.mode & 0o100 != 0)?;
                         }
                         Node::Symlink { target } => {
                             use std::os::unix::ffi::OsStrExt;
-                            std::os::unix::fs::symlink(std::ffi::OsStr::from_bytes(target), &to)?;
+                            scratch.symlink(std::ffi::OsStr::from_bytes(target), &to)?;
                         }
                         _ => {}
                     }
@@ -306,20 +288,20 @@ fn lay_work(store: &Store, resolved: &Resolved, work: &Path) -> Result<(), StepE
         Resolved::Made(output) => match output.kind {
             OutputKind::Tree => lay_copy(store, &store.get_tree(&output.digest)?, work),
             OutputKind::File { executable } => {
-                Ok(store.place_blob(&output.digest, executable, &work.join("input"))?)
+                Ok(scratch.place_blob(&output.digest, executable, &work.join("input"))?)
             }
         },
     }
 }
 
 fn place_source(
-    store: &Store,
+    scratch: &mut Scratch,
     from: &Path,
     to: &Path,
     digest: mosbuild_cache::Digest,
     executable: bool,
 ) -> Result<(), StepError> {
-    match store.place_source(from, to, digest, executable)? {
+    match scratch.place_source(from, to, digest, executable)? {
         Placing::Placed => Ok(()),
         Placing::Changed => Err(inputs::changed(from)),
     }
@@ -365,14 +347,19 @@ fn stored(store: &Store, resolved: &Resolved) -> Result<PathBuf, StepError> {
 }
 
 /// A private copy of an input, for the host executor: what it writes there reaches nobody.
-fn copy_of(store: &Store, resolved: &Resolved, to: &Path) -> Result<PathBuf, StepError> {
+fn copy_of(
+    store: &Store,
+    scratch: &mut Scratch,
+    resolved: &Resolved,
+    to: &Path,
+) -> Result<PathBuf, StepError> {
     match resolved {
         Resolved::Made(Output { kind: OutputKind::File { executable }, digest, .. }) => {
-            store.place_blob(digest, *executable, to)?;
+            scratch.place_blob(digest, *executable, to)?;
         }
         Resolved::Source(source) if matches!(**source, Source::File { .. }) => {
             if let Source::File { path, digest, executable, .. } = &**source {
-                place_source(store, path, to, *digest, *executable)?;
+                place_source(scratch, path, to, *digest, *executable)?;
             }
         }
         _ => lay_copy(store, &tree_of(store, resolved)?, to)?,
@@ -390,7 +377,6 @@ fn capture(job: &Job, command: &Command, layout: &Layout, log: &[u8]) -> Result<
         facts.insert(name.clone(), text.trim().to_owned());
     }
     let mut outputs = BTreeMap::new();
-    // Trees may hold files that are outputs themselves, so files are linked rather than moved away.
     for output in &command.outputs {
         let made = match output.path.as_str() {
             "<log>" => {
@@ -398,14 +384,19 @@ fn capture(job: &Job, command: &Command, layout: &Layout, log: &[u8]) -> Result<
                 let kind = OutputKind::File { executable: false };
                 Output { kind, digest, size: log.len() as u64 }
             }
-            _ => capture_one(job, output, layout)?,
+            _ => capture_one(job, command, output, layout)?,
         };
         outputs.insert(output.name.clone(), made);
     }
     Ok((outputs, facts))
 }
 
-fn capture_one(job: &Job, output: &CommandOutput, layout: &Layout) -> Result<Output, StepError> {
+fn capture_one(
+    job: &Job,
+    command: &Command,
+    output: &CommandOutput,
+    layout: &Layout,
+) -> Result<Output, StepError> {
     let at = host_path(output, layout);
     let shown = match output.path.starts_with('/') {
         true => output.path.clone(),
@@ -419,7 +410,12 @@ fn capture_one(job: &Job, output: &CommandOutput, layout: &Layout) -> Result<Out
         OutKind::File if meta.is_file() => {
             use std::os::unix::fs::PermissionsExt;
             let executable = meta.permissions().mode() & 0o100 != 0;
-            let (digest, size) = job.store.put_file(&at, Ingest::Link { executable })?;
+            // A tree may hold files that are outputs themselves; then they are not moved away.
+            let how = match command.outputs.iter().all(|o| o.kind == OutKind::File) {
+                true => Ingest::Move { executable },
+                false => Ingest::Link { executable },
+            };
+            let (digest, size) = job.store.put_file(&at, how)?;
             Ok(Output { kind: OutputKind::File { executable }, digest, size })
         }
         OutKind::Tree if meta.is_dir() => {

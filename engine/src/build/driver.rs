@@ -4,6 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use mosbuild_cache::{ActionResult, Digest, Output, Store};
@@ -55,10 +56,19 @@ pub(super) struct Driver<'a> {
     rewound: BTreeSet<StepIx>,
     retried: BTreeSet<StepIx>,
     failed: Vec<u32>,
-    stopping: bool,
+    /// No further step is to start.
+    stop: Arc<AtomicBool>,
     interrupted: bool,
+    /// Milliseconds that the last steps took, about.
+    typical: u64,
     exit: u8,
 }
+
+/// Steps that take less than this are handed out before there is a slot for them: what the slots would wait for the
+/// scheduler would be much of their time. Others are worth the choice among all that is ready by then.
+const SHORT: u64 = 50;
+/// How many.
+const AHEAD: usize = 2;
 
 /// What a worker thread reports.
 pub(super) struct Finished {
@@ -93,7 +103,7 @@ pub(super) fn run(
     let mut placed = place::Placed::default();
     loop {
         runtime.block_on(driver.work())?;
-        if driver.interrupted || driver.stopping {
+        if driver.interrupted || driver.stopping() {
             break;
         }
         match driver.place() {
@@ -110,7 +120,7 @@ pub(super) fn run(
         }
     }
     // A build that failed in part still leaves what it could build.
-    if driver.stopping
+    if driver.stopping()
         && !driver.interrupted
         && let Ok(done) = driver.place()
     {
@@ -201,8 +211,9 @@ impl<'a> Driver<'a> {
             rewound: BTreeSet::new(),
             retried: BTreeSet::new(),
             failed: Vec::new(),
-            stopping: false,
+            stop: Arc::new(AtomicBool::new(false)),
             interrupted: false,
+            typical: SHORT,
             exit: 0,
             workspace,
             prepared,
@@ -220,7 +231,8 @@ impl<'a> Driver<'a> {
                     self.evaluate(ix)?;
                 }
             }
-            while self.running < slots && !self.stopping && !self.interrupted {
+            let ahead = if self.typical < SHORT { AHEAD } else { 0 };
+            while self.running < slots + ahead && !self.stopping() && !self.interrupted {
                 let Some((_, Reverse(ix))) = self.ready.pop() else { break };
                 if matches!(self.states[ix as usize], State::Ready) {
                     self.start(ix, &sender);
@@ -237,6 +249,10 @@ impl<'a> Driver<'a> {
                 _ = terminate.recv() => self.interrupt(),
             }
         }
+    }
+
+    fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
     }
 
     fn interrupt(&mut self) {
@@ -318,12 +334,8 @@ impl<'a> Driver<'a> {
         }
         let Some(key) = self.notes[ix as usize].key else { return };
         let target = self.prepared.loaded.targets[node.target as usize].name.clone();
-        self.sink.event(&Event::StepStarted {
-            target,
-            step: node.step.name.clone(),
-            key: key.hex(),
-            why: self.why_line(ix),
-        });
+        let step = node.step.name.clone();
+        let started = Event::StepStarted { target, step, key: key.hex(), why: self.why_line(ix) };
         self.states[ix as usize] = State::Running;
         self.running += 1;
         let job = Job {
@@ -333,6 +345,8 @@ impl<'a> Driver<'a> {
             prepared: self.prepared.clone(),
             store: self.store.clone(),
             sink: self.sink.clone(),
+            started,
+            stop: self.stop.clone(),
             run: self.run.clone(),
             fresh_only: !matches!(self.notes[ix as usize].reason, Reason::New | Reason::KeyChanged),
             keep: !self.options.no_cache,
@@ -358,7 +372,9 @@ impl<'a> Driver<'a> {
         };
         self.notes[ix as usize].millis = millis;
         match attempt {
+            Attempt::NotStarted => self.states[ix as usize] = State::Ready,
             Attempt::Made(result) => {
+                self.typical = (self.typical * 3 + millis) / 4;
                 self.forced[ix as usize] = false;
                 self.done(ix, *result, OutcomeCode::Ran, self.notes[ix as usize].reason.clone());
             }
@@ -494,7 +510,7 @@ impl<'a> Driver<'a> {
         self.workspace.memory.get_mut(&target.name, &node.step.name).failed = note.key;
         self.failed.push(node.target);
         self.exit = self.exit.max(error.exit);
-        self.stopping |= !self.options.keep_going;
+        self.stop.fetch_or(!self.options.keep_going, Ordering::Relaxed);
         let log = log.map(|l| l.display().to_string());
         self.sink.event(&Event::Failure {
             target: target.name.clone(),

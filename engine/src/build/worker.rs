@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use mosbuild_cache::{ActionResult, Digest, Store};
 
@@ -22,6 +23,10 @@ pub(super) struct Job {
     pub prepared: Arc<Prepared>,
     pub store: Store,
     pub sink: Arc<dyn Sink>,
+    /// Said when it has its slot.
+    pub started: Event,
+    /// Set when no further step is to start.
+    pub stop: Arc<AtomicBool>,
     pub run: String,
     /// A result that another process stored meanwhile must not be taken (forced, lost blob).
     pub fresh_only: bool,
@@ -37,6 +42,8 @@ pub(super) enum Attempt {
     Made(Box<ActionResult>),
     /// Another process made it while this one waited.
     FoundMeanwhile(Box<ActionResult>),
+    /// Nothing was done: no further step is to start.
+    NotStarted,
     /// It failed.
     Failed { error: StepError, tail: Vec<String>, log: Option<PathBuf> },
 }
@@ -89,6 +96,10 @@ pub(super) fn run(job: &Job) -> Attempt {
     if job.prepared.cancel.is_cancelled() {
         return failed(job, StepError::new("interrupted").into());
     }
+    if job.stop.load(Ordering::Relaxed) {
+        return Attempt::NotStarted;
+    }
+    job.sink.event(&job.started);
     let lock = match job.store.lock_key(&job.key) {
         Ok(lock) => lock,
         Err(e) => return failed(job, e.into()),

@@ -70,7 +70,7 @@ impl Executor for Host {
             kill_group();
         }
         let (status, usage) = wait(pid)?;
-        drop(registered);
+        let alone = registered.end();
         let seen = seen?;
         let natural = if libc::WIFSIGNALED(status) {
             End::Signal(libc::WTERMSIG(status))
@@ -85,6 +85,7 @@ impl Executor for Host {
             max_rss_kib: usage.ru_maxrss as u64,
             log_bytes: seen.log_bytes,
             missing: seen.missing,
+            alone,
         })
     }
 

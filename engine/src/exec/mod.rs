@@ -176,6 +176,8 @@ pub struct Outcome {
     pub log_bytes: u64,
     /// Patterns of [`Console::expect`] that were not seen.
     pub missing: Vec<String>,
+    /// Whether no process is left that could still write where the step ran.
+    pub alone: bool,
 }
 
 impl Outcome {

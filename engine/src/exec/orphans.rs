@@ -43,49 +43,68 @@ pub(super) fn register<T, E>(
     Ok((Registered { pid, host }, started))
 }
 
-impl Drop for Registered {
-    fn drop(&mut self) {
-        let last = {
+impl Registered {
+    /// The job has been waited for. Whether nothing is left that could be its: another host job's orphan and its own
+    /// cannot be told apart, so that any orphan counts while another runs.
+    pub fn end(mut self) -> bool {
+        self.leave()
+    }
+
+    fn leave(&mut self) -> bool {
+        let hosts = {
             let mut running = running();
-            running.all.remove(&self.pid);
+            if !running.all.remove(&self.pid) {
+                return false;
+            }
             running.hosts -= usize::from(self.host);
-            self.host && running.hosts == 0
+            running.hosts
         };
-        if !last {
-            return;
+        if !self.host {
+            return true;
+        }
+        let nobody = |jobs: &BTreeSet<i32>| strangers(jobs).is_some_and(|found| found.is_empty());
+        if hosts > 0 {
+            return nobody(&running().all);
         }
         let _quiet = STARTING.write().unwrap_or_else(PoisonError::into_inner);
         let running = running();
         // While another host job runs, an orphan may be its and be wanted; whichever ends last clears up.
-        if running.hosts == 0 {
-            kill_all(&running.all);
+        match running.hosts {
+            0 => kill_all(&running.all),
+            _ => nobody(&running.all),
         }
     }
 }
 
-/// Kill every child that is in another session than ours and is no running job: steps get a session of their own,
-/// so such a child was left behind by one. Killing it may hand us its children, hence the loop.
-fn kill_all(jobs: &BTreeSet<i32>) {
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// Children in another session than ours that are no running job: steps get a session of their own, so such a child
+/// was left behind by one. `None` where the kernel does not list them.
+fn strangers(jobs: &BTreeSet<i32>) -> Option<Vec<Pid>> {
+    // The first thread's: orphans are given to it, while jobs are children of the thread that started them.
     let me = getpid().as_raw_nonzero().get();
-    let path = format!("/proc/self/task/{me}/children");
+    let text = fs::read_to_string(format!("/proc/self/task/{me}/children")).ok()?;
     let ours = getsid(None).ok();
+    let pids = text.split_ascii_whitespace().filter_map(|word| word.parse::<i32>().ok());
+    let pids = pids.filter(|pid| !jobs.contains(pid)).filter_map(Pid::from_raw);
+    Some(pids.filter(|pid| getsid(Some(*pid)).ok() != ours).collect())
+}
+
+/// Kill every child that a step left behind. Killing it may hand us its children, hence the loop.
+fn kill_all(jobs: &BTreeSet<i32>) -> bool {
     for _ in 0..1000 {
-        let Ok(text) = fs::read_to_string(&path) else { return };
-        let mut found = false;
-        for pid in text.split_ascii_whitespace().filter_map(|word| word.parse::<i32>().ok()) {
-            let Some(pid) = Pid::from_raw(pid).filter(|pid| !jobs.contains(&pid.as_raw_nonzero().get()))
-            else {
-                continue;
-            };
-            if getsid(Some(pid)).ok() == ours {
-                continue;
-            }
-            found = true;
+        let Some(found) = strangers(jobs) else { return false };
+        if found.is_empty() {
+            return true;
+        }
+        for pid in found {
             let _ = kill_process(pid, Signal::KILL);
             let _ = waitpid(Some(pid), WaitOptions::empty());
         }
-        if !found {
-            return;
-        }
     }
+    false
 }

@@ -254,6 +254,7 @@ fn outcome(
         max_rss_kib: report.max_rss_kib,
         log_bytes: seen.log_bytes,
         missing: seen.missing,
+        alone: true,
     })
 }
 
