@@ -76,6 +76,8 @@ impl Scratch {
         if !self.left.dirs.remove(to) && !self.made.contains(to) {
             self.left.clear(to)?;
             fs::create_dir(to)?;
+            // Whatever the umask.
+            fs::set_permissions(to, Permissions::from_mode(0o755))?;
         }
         self.made.insert(to.to_owned());
         Ok(())

@@ -6,9 +6,10 @@ mod command;
 mod driver;
 mod evaluate;
 mod fresh;
-mod lost;
 mod place;
 mod prepare;
+mod rewind;
+mod verdict;
 mod worker;
 
 use std::collections::BTreeMap;
