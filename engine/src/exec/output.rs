@@ -12,6 +12,8 @@ use super::{Console, End, ExecError, Job, Watch};
 
 /// A line longer than this is looked at in pieces.
 const MAX_LINE: usize = 64 * 1024;
+/// How long the line with the last expected pattern may take to end: a prompt never does.
+const LINE_END: Duration = Duration::from_millis(500);
 
 /// What happened to a job, as far as it can be seen from outside.
 pub(super) struct Seen {
@@ -48,6 +50,7 @@ pub(super) fn attend(
     let cancel_fd: RawFd = cancel.map_or(-1, |token| token.as_fd().as_raw_fd());
     let mut reader = Reader::new(job);
     let mut killed: Option<End> = None;
+    let mut line_end: Option<Instant> = None;
     let mut open = true;
     let mut failure = None;
     loop {
@@ -55,7 +58,7 @@ pub(super) fn attend(
         let output_fd = if open { output.as_raw_fd() } else { -1 };
         let mut fds =
             [poll_in(output_fd), poll_in(pidfd.as_raw_fd()), poll_in(if running { cancel_fd } else { -1 })];
-        let timeout = deadline.filter(|_| running).map_or(-1, until);
+        let timeout = [deadline, line_end].into_iter().flatten().min().filter(|_| running).map_or(-1, until);
         // SAFETY: three valid entries; negative descriptors are passed over.
         let count = unsafe { libc::poll(fds.as_mut_ptr(), 3, timeout) };
         if count < 0 && io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
@@ -87,6 +90,11 @@ pub(super) fn attend(
         }
         if killed.is_none() && cancel.is_some_and(|token| token.is_cancelled()) {
             killed = Some(End::Cancelled);
+            kill();
+        }
+        line_end = line_end.or_else(|| Some(Instant::now() + LINE_END)).filter(|_| reader.scan.all_seen);
+        if killed.is_none() && line_end.is_some_and(|end| Instant::now() >= end) {
+            killed = Some(End::Expected);
             kill();
         }
         if killed.is_none() && deadline.is_some_and(|deadline| Instant::now() >= deadline) {
@@ -183,13 +191,15 @@ struct Scan {
     forbid: Vec<String>,
     expect: Vec<(String, bool)>,
     partial: Vec<u8>,
+    /// All that is expected was seen, the last of it in a line that has not ended.
+    all_seen: bool,
 }
 
 impl Scan {
     fn new(console: Option<&Console>) -> Self {
         let console = console.cloned().unwrap_or_default();
         let expect = console.expect.into_iter().map(|pattern| (pattern, false)).collect();
-        Self { forbid: console.forbid, expect, partial: Vec::new() }
+        Self { forbid: console.forbid, expect, partial: Vec::new(), all_seen: false }
     }
 
     fn missing(&self) -> Vec<String> {
@@ -213,8 +223,9 @@ impl Scan {
         self.partial_line(watch)
     }
 
-    /// A prompt has no line end, so expected patterns are looked for in what there is of the last line too. A
-    /// forbidden one waits for its line to be whole, since the line is what is reported.
+    /// A prompt has no line end, so expected patterns are looked for in what there is of the last line too; the rest
+    /// of the line is given a moment. A forbidden one waits for its line to be whole, since the line is what is
+    /// reported.
     fn partial_line(&mut self, watch: &dyn Watch) -> Option<End> {
         if self.partial.len() > MAX_LINE {
             return self.finish(watch);
@@ -223,7 +234,8 @@ impl Scan {
             return None;
         }
         let line = text(&self.partial);
-        if self.forbidden(&line) { None } else { self.expected(&line) }
+        self.all_seen = !self.forbidden(&line) && self.expected(&line).is_some();
+        None
     }
 
     fn finish(&mut self, watch: &dyn Watch) -> Option<End> {

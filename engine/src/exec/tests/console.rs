@@ -46,6 +46,26 @@ fn patterns_end_a_step() {
 }
 
 #[test]
+fn the_line_of_the_last_pattern_is_logged_whole() {
+    let bench = Bench::new();
+    for (script, end, logged) in [
+        ("printf 'x ready'; sleep 0.1; echo ' now'; sleep 300", End::Expected, "x ready now\n"),
+        ("printf 'x ready'; sleep 0.1; exit 1", End::Expected, "x ready"),
+        (
+            "printf 'x ready'; sleep 0.1; echo ' panic'; sleep 300",
+            End::Forbidden("x ready panic".into()),
+            "x ready panic\n",
+        ),
+    ] {
+        let mut job = bench.job(script);
+        job.console = console(&["ready"], &["panic"]);
+        job.limits.time = Some(Duration::from_secs(20));
+        assert_eq!(bench.run(&job).end, end, "{script}");
+        assert_eq!(std::fs::read_to_string(&job.log).unwrap(), logged);
+    }
+}
+
+#[test]
 fn an_end_before_all_patterns_is_no_success() {
     let bench = Bench::new();
     let mut job = bench.job("echo one");
