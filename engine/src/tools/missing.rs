@@ -143,7 +143,7 @@ impl Missing {
 /// The program that a step did not find, read off the end of its output, and what to do about it.
 pub fn explain_127(log_tail: &str) -> Option<String> {
     let name = log_tail.lines().rev().find_map(not_found)?;
-    Some(format!("`{name}` is not on this step's PATH; add it to tools: [{name}]"))
+    Some(format!("{name}: command not found; add it to tools: [{name}]"))
 }
 
 /// The name in a line as shells, env and make write it.

@@ -202,8 +202,7 @@ fn the_name_is_read_off_what_shells_write() {
         ("the page was not found", None),
         ("", None),
     ] {
-        let expected =
-            name.map(|name| format!("`{name}` is not on this step's PATH; add it to tools: [{name}]"));
+        let expected = name.map(|name| format!("{name}: command not found; add it to tools: [{name}]"));
         assert_eq!(explain_127(line), expected, "{line}");
     }
 }
@@ -260,7 +259,7 @@ fn undeclared_tools_are_not_found_and_the_hint_names_them() {
     let (outcome, log) =
         in_sandbox(&host, &[], &format!("{HELLO} sed -n 1p hello.c | grep -c stdio; gcc hello.c"));
     assert_eq!(outcome.end, End::Exit(127), "{log}");
-    assert_eq!(explain_127(&log).unwrap(), "`gcc` is not on this step's PATH; add it to tools: [gcc]");
+    assert_eq!(explain_127(&log).unwrap(), "gcc: command not found; add it to tools: [gcc]");
     let (outcome, log) = in_sandbox(&host, &["make"], "make --version | head -n 1; ld --version");
     assert_eq!(outcome.end, End::Exit(127), "{log}");
 }
