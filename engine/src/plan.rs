@@ -63,13 +63,6 @@ impl<'a> Planner<'a> {
         Ok(Input::Upstream { target, output: output.into() })
     }
 
-    /// Kind of the output that a reference stands for.
-    pub fn upstream_kind(&self, reference: &str) -> Result<OutKind, PlanError> {
-        let (target, output) = self.resolve(reference)?;
-        let decl = self.loaded.targets[target as usize].outputs.iter().find(|o| o.name == output);
-        Ok(decl.map_or(OutKind::File, |o| o.kind))
-    }
-
     /// What the rule of the target named by `reference` says of itself before it is built.
     pub fn advertised(&self, reference: &str, key: &str) -> Option<String> {
         let (target, _) = self.resolve(reference).ok()?;
@@ -132,6 +125,8 @@ impl<'a> Planner<'a> {
         let outputs = &self.loaded.targets[target as usize].outputs;
         match output {
             Some(output) => {
+                // As the loader takes it: a tree that is declared as `dir/` may be named so.
+                let output = output.trim_end_matches('/');
                 self.check_output(target, output)?;
                 Ok((target, output.into()))
             }

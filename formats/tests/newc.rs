@@ -23,7 +23,9 @@ fn write(entries: &[(Entry, Vec<u8>)]) -> Vec<u8> {
     for (entry, data) in entries {
         writer.append(entry, &mut &data[..]).unwrap();
     }
-    writer.finish().unwrap()
+    let (bytes, written) = writer.finish().unwrap();
+    assert_eq!(written, bytes.len() as u64);
+    bytes
 }
 
 fn read(bytes: &[u8]) -> Result<Vec<(Member, Vec<u8>)>, Error> {
@@ -129,7 +131,7 @@ fn several_archives_are_read_one_after_another() {
     second.declare_dir(b"usr").unwrap();
     let (e, d) = file("usr/b", b"22");
     second.append(&e, &mut &d[..]).unwrap();
-    let both = [first, second.finish().unwrap()].concat();
+    let both = [first, second.finish().unwrap().0].concat();
     let names: Vec<_> = read(&both).unwrap().into_iter().map(|(m, _)| m.entry.name).collect();
     assert_eq!(names, [b"a".to_vec(), b"usr/b".to_vec()]);
 }

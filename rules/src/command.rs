@@ -5,17 +5,18 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mosbuild_engine::action::{
-    Command, CommandOutput, DEPS_DIR, EnvVar, ExecutorKind, Input, OutKind, Place, Step, StepInput, Work,
+    Command, CommandOutput, DEPS_DIR, ExecutorKind, Input, OutKind, Place, Step, StepInput, Work,
 };
 use mosbuild_engine::field;
 use mosbuild_engine::load::{
-    FieldError, FieldPath, FileKind, FileUse, OutputDecl, RefKind, RefUse, RuleFacts,
+    FieldError, FieldPath, FileKind, FileUse, OutputDecl, RefKind, RefUse, RuleFacts, Step as FieldStep,
 };
 use mosbuild_engine::plan::Planner;
 use mosbuild_engine::rule::{PlanError, Rule};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::env::{self, Env};
 use crate::one_or_many::OneOrMany;
 use crate::size;
 
@@ -45,6 +46,7 @@ pub struct CommandRule {
     #[serde(default)]
     executor: Executor,
     /// Seconds after which it is stopped.
+    #[schemars(range(min = 1, max = 31_536_000))]
     timeout: Option<u64>,
     /// Memory of each of its processes (`512MiB`).
     memory: Option<String>,
@@ -58,23 +60,6 @@ enum Outputs {
     Named(serde_json::Map<String, serde_json::Value>),
 }
 
-#[derive(Deserialize, JsonSchema)]
-#[serde(untagged)]
-enum Env {
-    Value(String),
-    Host(HostEnv),
-}
-
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct HostEnv {
-    /// Name on the host.
-    host: String,
-    /// Whether its value must never be written down.
-    #[serde(default)]
-    secret: bool,
-}
-
 #[derive(Clone, Copy, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum Executor {
@@ -82,10 +67,6 @@ enum Executor {
     Sandbox,
     Host,
 }
-
-/// Names that the sandbox sets itself.
-const TAKEN: [&str; 8] =
-    ["OUT", "PATH", "HOME", "LC_ALL", "TZ", "SOURCE_DATE_EPOCH", "MAKEFLAGS", "CARGO_MAKEFLAGS"];
 
 struct Declared {
     name: String,
@@ -117,12 +98,6 @@ impl CommandRule {
     }
 }
 
-fn is_variable(name: &str) -> bool {
-    let mut chars = name.chars();
-    chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
-        && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
-}
-
 impl Rule for CommandRule {
     fn declare(&self) -> Result<RuleFacts, Vec<FieldError>> {
         let mut errors = Vec::new();
@@ -138,24 +113,25 @@ impl Rule for CommandRule {
                 "what is to be run is missing".into(),
                 "add `run: SCRIPT` or `argv: [PROGRAM, …]`",
             ),
-            (None, Some(argv)) if argv.is_empty() => {
-                wrong(field!("argv"), "`argv` is empty".into(), "name the program first");
+            (None, Some(argv)) if argv.first().is_none_or(String::is_empty) => {
+                wrong(field!("argv"), "`argv` names no program".into(), "name the program first");
             }
             _ => {}
         }
-        for name in self.deps.keys().chain(self.env.keys()) {
-            let at = if self.deps.contains_key(name) { "deps" } else { "env" };
-            if !is_variable(name) {
-                let message = format!("{name:?} is no name of a variable");
-                wrong(field!(at, name), message, "letters, digits and _, not beginning with a digit");
-            } else if TAKEN.contains(&name.as_str()) {
-                wrong(field!(at, name), format!("{name} is set by mosbuild"), "take another name");
+        for (at, name) in
+            self.deps.keys().map(|name| ("deps", name)).chain(self.env.keys().map(|name| ("env", name)))
+        {
+            let field = vec![at.into(), FieldStep::Name(name.clone())];
+            if let Some((message, help)) = env::fault(name, &[]) {
+                wrong(field, message, help);
+            } else if at == "env" && self.deps.contains_key(name) {
+                wrong(field, format!("{name} is the name of a dep as well"), "rename one of them");
             }
         }
         if let Some(memory) = &self.memory
-            && size::bytes(memory).is_none()
+            && size::bytes(memory).is_none_or(|bytes| bytes == 0)
         {
-            wrong(field!("memory"), format!("{memory:?} is no size"), "write it as 512MiB");
+            wrong(field!("memory"), format!("{memory:?} is no size of memory"), "write it as 512MiB");
         }
         let declared = self.declared();
         if declared.is_empty() {
@@ -230,13 +206,6 @@ impl Rule for CommandRule {
                 place: Place::ReadOnly(format!("{DEPS_DIR}/{name}")),
             });
         }
-        let env = self.env.iter().map(|(name, value)| {
-            let value = match value {
-                Env::Value(text) => EnvVar::Value(text.clone()),
-                Env::Host(host) => EnvVar::Host { name: host.host.clone(), secret: host.secret },
-            };
-            (name.clone(), value)
-        });
         let declared = self.declared();
         let mut outputs: Vec<CommandOutput> = declared
             .iter()
@@ -249,7 +218,7 @@ impl Rule for CommandRule {
         let command = Command {
             argv: self.argv.clone().unwrap_or_default(),
             script: self.run.clone(),
-            env: env.collect(),
+            env: env::environment(&self.env),
             tools: self.tools.all().to_vec(),
             outputs,
             timeout: self.timeout.map(Duration::from_secs),

@@ -129,21 +129,14 @@ impl Rule for Cpio {
             return Err(errors);
         }
         Ok(RuleFacts {
-            references: vec![RefUse {
-                field: field!("root"),
-                text: self.root.clone(),
-                kind: RefKind::Output,
-            }],
+            references: vec![RefUse { field: field!("root"), text: self.root.clone(), kind: RefKind::Tree }],
             outputs: vec![OutputDecl { name: "file".into(), kind: OutKind::File, path: None, field: None }],
+            facts: vec!["size", "unpacked_size"],
             ..RuleFacts::default()
         })
     }
 
     fn plan(&self, planner: &mut Planner<'_>) -> Result<(), PlanError> {
-        if planner.upstream_kind(&self.root)? != OutKind::Tree {
-            let message = format!("root: {} is a file; a cpio is made of a tree", self.root);
-            return Err(PlanError::new(2, message));
-        }
         let root = planner.upstream(&self.root)?;
         let (format, level) = self.format();
         let params = [
@@ -173,7 +166,7 @@ impl Builtin for Pack {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn outputs(&self) -> Vec<(String, OutKind)> {
@@ -221,9 +214,7 @@ impl Builtin for Pack {
                 _ => writer.append(&header, &mut std::io::empty()).map_err(named)?,
             }
         }
-        // What GNU cpio pads to is part of the count.
-        let unpacked = writer.written();
-        let encoder = writer.finish().map_err(|e| failed(&e))?;
+        let (encoder, unpacked) = writer.finish().map_err(|e| failed(&e))?;
         encoder.finish().map_err(|e| failed(&e))?.flush()?;
         let (digest, size) = cx.store.put_file(&path, mosbuild_cache::Ingest::Link { executable: false })?;
         if let Some(max) = size::bytes(cx.param("max_size"))

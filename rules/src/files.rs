@@ -12,7 +12,8 @@ use mosbuild_engine::rule::{PlanError, Rule};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::source::PathSource;
+use crate::mode::Mode;
+use crate::source::Source;
 use crate::steps::{builtin, read, tree_output};
 
 /// Files at paths of the image.
@@ -41,14 +42,14 @@ struct Copy {
     /// Absolute path in the image; with a trailing `/` the file keeps its name.
     to: String,
     /// In place of 0644 or 0755; of a folder's files.
-    mode: Option<String>,
+    mode: Option<Mode>,
 }
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
 enum From {
     Text(String),
-    Source(PathSource),
+    Source(Source),
 }
 
 /// A symbolic link.
@@ -68,7 +69,7 @@ struct Dir {
     /// Where it is.
     dir: String,
     /// In place of 0755.
-    mode: Option<String>,
+    mode: Option<Mode>,
 }
 
 /// A device node.
@@ -80,12 +81,14 @@ struct Device {
     /// Which kind.
     #[serde(rename = "type")]
     kind: DeviceKind,
-    /// Major number.
+    /// Major number; Linux has 12 bits for it.
+    #[schemars(range(max = 4095))]
     major: u32,
-    /// Minor number.
+    /// Minor number; Linux has 20 bits for it.
+    #[schemars(range(max = 1_048_575))]
     minor: u32,
     /// In place of 0600.
-    mode: Option<String>,
+    mode: Option<Mode>,
 }
 
 #[derive(Clone, std::marker::Copy, Deserialize, Serialize, JsonSchema)]
@@ -105,10 +108,6 @@ enum Put {
     Device { at: String, kind: DeviceKind, major: u32, minor: u32, mode: u32 },
 }
 
-fn mode(text: &str) -> Option<u32> {
-    u32::from_str_radix(text, 8).ok().filter(|m| *m <= 0o7777 && text.len() >= 3)
-}
-
 /// A path of the image without its leading `/`.
 fn inside(path: &str) -> Option<&str> {
     let path = path.trim_start_matches('/').trim_end_matches('/');
@@ -124,7 +123,7 @@ impl Rule for Files {
         };
         for (i, install) in self.install.iter().enumerate() {
             let at = |name: &str| field!("install", i, name);
-            let (path, field, mode_text) = match install {
+            let (path, field, mode) = match install {
                 Install::Copy(c) => {
                     match &c.from {
                         From::Text(text) => facts.either.push(FileUse {
@@ -134,14 +133,22 @@ impl Rule for Files {
                             absolute_ok: false,
                         }),
                         From::Source(source) => {
-                            facts
-                                .files
-                                .push(source.file_use(field!("install", i, "from", "path"), FileKind::Path));
+                            facts.files.extend(source.file_use(at("from"), FileKind::Path));
+                            if let Some((field, message)) = source.fault() {
+                                let field = field!("install", i, "from", field);
+                                errors.push(FieldError { field, message, help: None });
+                            }
                         }
                     }
                     (&c.to, "to", &c.mode)
                 }
-                Install::Link(l) => (&l.at, "at", &None),
+                Install::Link(l) => {
+                    if l.link.is_empty() || l.link.contains('\0') || l.link.len() > LONGEST_LINK {
+                        let message = format!("{:?} cannot be what a link says", l.link);
+                        errors.push(wrong(at("link"), message, "write a path"));
+                    }
+                    (&l.at, "at", &None)
+                }
                 Install::Dir(d) => (&d.dir, "dir", &d.mode),
                 Install::Device(d) => (&d.node, "node", &d.mode),
             };
@@ -153,10 +160,14 @@ impl Rule for Files {
                     "write it as /etc/name",
                 ));
             }
-            if let Some(text) = mode_text
-                && mode(text).is_none()
+            if let Some(mode) = mode
+                && mode.bits().is_none()
             {
-                errors.push(wrong(at("mode"), format!("{text:?} is no mode"), "write it as \"0755\""));
+                errors.push(wrong(
+                    at("mode"),
+                    format!("{:?} is no mode", mode.text()),
+                    "write it as \"0755\"",
+                ));
             }
         }
         if errors.is_empty() { Ok(facts) } else { Err(errors) }
@@ -169,7 +180,13 @@ impl Rule for Files {
             puts.push(match install {
                 Install::Copy(c) => {
                     let (from, name) = match &c.from {
-                        From::Source(source) => (source.input(), source.path.clone()),
+                        From::Source(source) => {
+                            let name = match source {
+                                Source::Path(source) => source.path.clone(),
+                                Source::Crate(source) => source.name.clone(),
+                            };
+                            (source.plan(planner)?.0, name)
+                        }
                         From::Text(text) if planner.is_reference(text) => {
                             (planner.upstream(text)?, text.replace(':', "/"))
                         }
@@ -178,19 +195,20 @@ impl Rule for Files {
                     let input = format!("{i:03}");
                     inputs.push(read(&input, from));
                     let name = name.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
-                    let mode = c.mode.as_deref().and_then(mode);
+                    let mode = c.mode.as_ref().and_then(Mode::bits);
                     Put::Input { input, name, to: c.to.clone(), mode }
                 }
                 Install::Link(l) => Put::Link { target: l.link.clone(), at: l.at.clone() },
-                Install::Dir(d) => {
-                    Put::Dir { at: d.dir.clone(), mode: d.mode.as_deref().and_then(mode).unwrap_or(0o755) }
-                }
+                Install::Dir(d) => Put::Dir {
+                    at: d.dir.clone(),
+                    mode: d.mode.as_ref().and_then(Mode::bits).unwrap_or(0o755),
+                },
                 Install::Device(d) => Put::Device {
                     at: d.node.clone(),
                     kind: d.kind,
                     major: d.major,
                     minor: d.minor,
-                    mode: d.mode.as_deref().and_then(mode).unwrap_or(0o600),
+                    mode: d.mode.as_ref().and_then(Mode::bits).unwrap_or(0o600),
                 },
             });
         }
@@ -200,6 +218,9 @@ impl Rule for Files {
         Ok(())
     }
 }
+
+/// The kernel's PATH_MAX, without its NUL.
+const LONGEST_LINK: usize = 4095;
 
 fn wrong(field: FieldPath, message: String, help: &str) -> FieldError {
     FieldError { field, message, help: Some(help.into()) }

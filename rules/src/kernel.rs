@@ -39,9 +39,10 @@ impl Rule for Kernel {
         Ok(RuleFacts {
             references: vec![
                 reference(field!["linux"], &self.linux, RefKind::Target),
-                reference(field!["initramfs"], &self.initramfs, RefKind::Output),
+                reference(field!["initramfs"], &self.initramfs, RefKind::File),
             ],
             outputs: vec![OutputDecl { name: "file".into(), kind: OutKind::File, path: None, field: None }],
+            facts: vec!["version"],
             ..RuleFacts::default()
         })
     }
@@ -50,10 +51,6 @@ impl Rule for Kernel {
         if planner.rule_of(&self.linux) != Some("linux") {
             let text = format!("{}: linux: {} is not a target of rule linux", planner.name(), self.linux);
             return Err(PlanError::new(2, text));
-        }
-        if planner.upstream_kind(&self.initramfs)? != OutKind::File {
-            let text = format!("{}: initramfs: {} is a tree, not a file", planner.name(), self.initramfs);
-            return Err(PlanError::new(2, text).help("a target of rule cpio makes an archive of it"));
         }
         let advertised = |key: &str| planner.advertised(&self.linux, key).unwrap_or_default();
         let (arch, tools) = (advertised("arch"), advertised("tools"));

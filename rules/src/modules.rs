@@ -78,29 +78,15 @@ impl Rule for Modules {
             absolute_ok: false,
         });
         Ok(RuleFacts {
-            references: vec![RefUse {
-                field: field!["from"],
-                text: self.from.clone(),
-                kind: RefKind::Output,
-            }],
+            references: vec![RefUse { field: field!["from"], text: self.from.clone(), kind: RefKind::Tree }],
             outputs: vec![OutputDecl { name: "tree".into(), kind: OutKind::Tree, path: None, field: None }],
             files: list.collect(),
+            facts: vec!["count"],
             ..RuleFacts::default()
         })
     }
 
     fn plan(&self, planner: &mut Planner<'_>) -> Result<(), PlanError> {
-        if planner.upstream_kind(&self.from)? != OutKind::Tree {
-            let text = format!("{}: from: {} is a file, not a tree", planner.name(), self.from);
-            let error = PlanError::new(2, text);
-            return Err(match planner.rule_of(&self.from) {
-                Some("linux") => {
-                    let target = self.from.split(':').next().unwrap_or_default();
-                    error.help(format!("write `from: \"{target}:modules\"`"))
-                }
-                _ => error,
-            });
-        }
         let mut inputs = vec![read("from", planner.upstream(&self.from)?)];
         // The kernel's own symbols: with them a module that lacks one is found now, not when the image boots.
         if planner.rule_of(&self.from) == Some("linux") {

@@ -56,11 +56,12 @@ impl Rule for Rootfs {
         let layer = |(i, text): (usize, &String)| RefUse {
             field: field!("layers", i),
             text: text.clone(),
-            kind: RefKind::Output,
+            kind: RefKind::Tree,
         };
         Ok(RuleFacts {
             references: self.layers.all().iter().enumerate().map(layer).collect(),
             outputs: vec![OutputDecl { name: "tree".into(), kind: OutKind::Tree, path: None, field: None }],
+            facts: vec!["size"],
             ..RuleFacts::default()
         })
     }
@@ -68,10 +69,6 @@ impl Rule for Rootfs {
     fn plan(&self, planner: &mut Planner<'_>) -> Result<(), PlanError> {
         let mut inputs = Vec::new();
         for (at, layer) in self.layers.all().iter().enumerate() {
-            if planner.upstream_kind(layer)? != OutKind::Tree {
-                let message = format!("layers: {layer} is a file; a layer is a tree");
-                return Err(PlanError::new(2, message).help("put the file in place with a `files` target"));
-            }
             // The number keeps the order of layers in the key.
             inputs.push(read(&format!("{at:03} {layer}"), planner.upstream(layer)?));
         }

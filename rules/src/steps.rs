@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mosbuild_cache::{Entry, Node, Output, OutputKind, Store, Tree, TreePath};
+use mosbuild_cache::{CaptureOptions, Entry, Node, Output, OutputKind, Store, Tree, TreePath};
 use mosbuild_engine::action::{Builtin, Command, Input, Place, Step, StepError, StepInput, Work};
 
 /// An output of an earlier step of the same target.
@@ -49,6 +49,11 @@ pub fn command(name: &str, command: Command, inputs: Vec<StepInput>) -> Step {
     }
 }
 
+/// How a tree is captured that a host program left in scratch: its modes follow the user's umask, and may not.
+pub fn fetched() -> CaptureOptions {
+    CaptureOptions { normalise_modes: true, ..CaptureOptions::outputs() }
+}
+
 /// A file as an output.
 pub fn file_output(store: &Store, bytes: &[u8]) -> Result<Output, StepError> {
     let digest = store.put_bytes(bytes)?;
@@ -77,4 +82,34 @@ pub fn entry(path: &[u8], mode: u32, node: Node) -> Result<Entry, StepError> {
 /// A tree of these entries and the folders above them.
 pub fn tree_of(entries: Vec<Entry>) -> Result<Tree, StepError> {
     Tree::with_parents(entries).map_err(|e| StepError::new(e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn what_was_fetched_does_not_show_the_umask() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("store")).unwrap();
+        let mut trees = Vec::new();
+        for (name, folder, file, program) in
+            [("open", 0o775, 0o664, 0o775), ("usual", 0o755, 0o644, 0o755), ("closed", 0o700, 0o600, 0o700)]
+        {
+            let at = dir.path().join(name);
+            std::fs::create_dir_all(at.join("src")).unwrap();
+            for (path, mode) in [("src/lib.rs", file), ("build.sh", program)] {
+                std::fs::write(at.join(path), path).unwrap();
+                std::fs::set_permissions(at.join(path), std::fs::Permissions::from_mode(mode)).unwrap();
+            }
+            std::fs::set_permissions(at.join("src"), std::fs::Permissions::from_mode(folder)).unwrap();
+            trees.push(store.capture_dir(&at, fetched()).unwrap());
+        }
+        assert_eq!(trees[0], trees[1]);
+        assert_eq!(trees[2], trees[1]);
+        let modes: Vec<u32> = trees[1].iter().map(|entry| entry.mode).collect();
+        assert_eq!(modes, [0o755, 0o755, 0o644]);
+    }
 }

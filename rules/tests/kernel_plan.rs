@@ -152,6 +152,21 @@ fn wrong_fields_are_refused() {
         ("memory: 1G", "memory: 1T", "this is no amount of memory", "512M"),
         ("disks: 2", "disks: 2, hypervisor: ch", "unknown hypervisor ch", "known is qemu"),
         ("disks: 2", "disks: 2, firmware: ovmf", "firmware", ""),
+        ("initramfs: initramfs }", "initramfs: root }", "`root` is a tree", "a file is wanted here"),
+        (
+            "from: \"linux:modules\"",
+            "from: linux",
+            "`linux` is a file",
+            "the trees of `linux` are `modules`, `objects` and `source`",
+        ),
+        ("root: root,", "root: linux,", "`linux` is a file", "a tree is wanted here"),
+        ("kernel: kernel,", "kernel: root,", "`root` is a tree", "a file is wanted here"),
+        (
+            "{ dir: /dev }",
+            "{ dir: /dev, mode: 0755 }",
+            "expected a string in quotes",
+            "write it in quotes: \"0755\"",
+        ),
         ("{ path: src }", "{ url: \"https://example.org/linux.tar.xz\" }", "url", ""),
     ] {
         assert!(FILE.contains(from), "{from}");
@@ -170,8 +185,6 @@ fn targets_that_do_not_fit_are_refused() {
             "linux: root, initramfs",
             "kernel: linux: root is not a target of rule linux",
         ),
-        ("initramfs: initramfs }", "initramfs: root }", "kernel: initramfs: root is a tree, not a file"),
-        ("from: \"linux:modules\"", "from: linux", "modules: from: linux is a file, not a tree"),
         ("arch: x86_64 }", "arch: riscv64 }", "linux: kernels are built for x86_64 only, not for riscv64"),
     ] {
         assert!(FILE.contains(from), "{from}");

@@ -101,3 +101,25 @@ fn a_target_without_its_standard_library_is_3() {
     assert_eq!(output.code, Some(2), "{output}");
     output.says("pdp11-unknown-unix");
 }
+
+#[test]
+fn a_rustc_that_does_not_work_is_3_in_its_own_words() {
+    let mut space = space();
+    space.unset("RUSTUP_HOME");
+    let bin = space.base().join("bin");
+    std::fs::create_dir(&bin).unwrap();
+    let proxy = "#!/bin/sh\necho 'error: no default toolchain is configured' >&2\n\
+                 echo \"help: run 'rustup default stable'\" >&2\necho >&2\necho 'Stack backtrace:' >&2\nexit 1\n";
+    for name in ["rustc", "cargo"] {
+        std::fs::write(bin.join(name), proxy).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(bin.join(name), mode).unwrap();
+    }
+    let path = std::env::var("PATH").unwrap();
+    space.env("PATH", format!("{}:{path}", bin.display()));
+    let output = space.build(&["app"]);
+    assert_eq!(output.code, Some(3), "{output}");
+    output.says("rustc is there, but it does not work: error: no default toolchain is configured");
+    output.says("help: run 'rustup default stable'");
+    assert!(!output.stderr.contains("backtrace"), "{output}");
+}

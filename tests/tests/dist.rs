@@ -103,8 +103,9 @@ fn facts_fill_names_and_old_versions_go() {
     assert!(space.has(&size(7)) && !space.has(&size(4)));
     space.edit_yaml("{root.size}", "{root.colour}");
     let output = space.build(&["image"]);
-    assert_eq!(output.code, Some(1), "{output}");
-    output.says("error: dist: ").says("root has no fact \"colour\"; its facts: size");
+    assert_eq!(output.code, Some(2), "{output}");
+    output.says("target `root` has no fact `colour`").says("its facts are `size`");
+    assert!(space.has(&size(7)), "the last build's files are left alone");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use super::diag::{Diagnostic, Span};
 use super::model::{FieldPath, path_text};
 use super::names::{Hinter, join, quote};
 use super::shape::{DEEPEST, Schema, Shape, field, int_of};
-use super::yaml::{Node, Value};
+use super::yaml::{Key, Node, Style, Value};
 
 /// Whose node is checked: names for messages, the place that a missing field is reported at, the hints.
 pub struct Subject<'a> {
@@ -27,6 +27,21 @@ impl Schema {
         let mut check = Check { schema: self, subject, path: &mut path };
         check.node(node, &self.root, &mut out, 0);
         out
+    }
+}
+
+impl Schema {
+    /// Errors of keys that are no fields at the top.
+    pub fn unknown_fields<'k>(
+        &self,
+        keys: impl Iterator<Item = &'k Key>,
+        subject: &Subject<'_>,
+    ) -> Vec<Diagnostic> {
+        let Shape::Map { fields, rest: None, .. } = self.follow(&self.root) else { return Vec::new() };
+        let check = Check { schema: self, subject, path: &mut FieldPath::default() };
+        keys.filter(|key| field(fields, &key.text).is_none())
+            .map(|key| check.unknown(key, fields, |_| true).1)
+            .collect()
     }
 }
 
@@ -84,15 +99,19 @@ impl Check<'_> {
                 _ => out.push(self.mismatch(node, shape)),
             },
             Shape::Int { min, max } if int_of(node).is_some() => {
-                let bounds = match (min, max) {
-                    (Some(min), Some(max)) => format!("expected {min} to {max}"),
-                    (Some(min), None) => format!("expected at least {min}"),
-                    (None, Some(max)) => format!("expected at most {max}"),
-                    (None, None) => String::from("out of range"),
+                // What is only the type's bound tells nobody anything.
+                let bounds = match *max >= i128::from(u32::MAX) && int_of(node).is_some_and(|n| n < *min) {
+                    true => format!("expected at least {min}"),
+                    false => format!("expected {min} to {max}"),
                 };
                 out.push(self.wrong(node, "a number out of range", &bounds));
             }
-            Shape::Text { shortest } if node.text().is_some() && !node.is_null() => {
+            Shape::Text { quoted: true, .. }
+                if matches!(node.value, Value::Scalar { style: Style::Plain, .. }) =>
+            {
+                out.push(self.mismatch(node, shape));
+            }
+            Shape::Text { shortest, .. } if node.text().is_some() && !node.is_null() => {
                 let least = if *shortest == 1 {
                     "it may not be empty".into()
                 } else {
@@ -124,25 +143,8 @@ impl Check<'_> {
                     self.path.pop();
                 }
                 None => {
-                    let all = || fields.iter().map(|(name, _)| name.as_str());
-                    let hints = self.subject.hints;
-                    // A field that is not there yet was more likely meant than one that is.
-                    let near = hints
-                        .nearest(&key.text, all().filter(|f| node.get(f).is_none()))
-                        .or_else(|| hints.nearest(&key.text, all()));
+                    let (near, problem) = self.unknown(key, fields, |f| node.get(f).is_none());
                     meant.extend(near);
-                    let rule = match self.subject.rule.filter(|_| self.path.is_empty()) {
-                        Some(rule) => format!(" (rule {})", quote(rule)),
-                        None => String::new(),
-                    };
-                    let message = format!("unknown field {} in {}{rule}", quote(&key.text), self.place());
-                    let mut problem = Diagnostic::at("unknown-field", key.span, message).nearest(near);
-                    if near.is_none() {
-                        problem = problem.label("there is no such field");
-                    }
-                    if !fields.is_empty() {
-                        problem = problem.note(format!("the fields are {}", list(fields)));
-                    }
                     out.push(problem);
                 }
             }
@@ -156,17 +158,46 @@ impl Check<'_> {
         }
     }
 
+    /// The error of a field that does not exist, and the one that was most likely meant: one that is `free`, not given
+    /// yet, before one that is.
+    fn unknown<'f>(
+        &self,
+        key: &Key,
+        fields: &'f [(String, Shape)],
+        free: impl Fn(&str) -> bool,
+    ) -> (Option<&'f str>, Diagnostic) {
+        let all = || fields.iter().map(|(name, _)| name.as_str());
+        let hints = self.subject.hints;
+        let near =
+            hints.nearest(&key.text, all().filter(|f| free(f))).or_else(|| hints.nearest(&key.text, all()));
+        let rule = match self.subject.rule.filter(|_| self.path.is_empty()) {
+            Some(rule) => format!(" (rule {})", quote(rule)),
+            None => String::new(),
+        };
+        let message = format!("unknown field {} in {}{rule}", quote(&key.text), self.place());
+        let mut problem = Diagnostic::at("unknown-field", key.span, message).nearest(near);
+        if near.is_none() {
+            problem = problem.label("there is no such field");
+        }
+        if !fields.is_empty() {
+            problem = problem.note(format!("the fields are {}", list(fields)));
+        }
+        (near, problem)
+    }
+
     /// No branch takes the node: reports against the one that was most likely meant.
     fn union(&mut self, node: &Node, union: &Shape, out: &mut Vec<Diagnostic>, depth: usize) {
         let mut branches = Vec::new();
         self.schema.branches(union, &mut branches, 0);
         let mut best: Option<(usize, usize, Vec<Diagnostic>)> = None;
         let mut tied = false;
+        // The only branch that is a map is meant by each map, even one that has none of its fields.
+        let only = branches.iter().filter(|b| matches!(b, Shape::Map { .. })).count() == 1;
         for branch in branches {
             let known = match (branch, &node.value) {
                 (Shape::Map { fields, rest, .. }, Value::Map(entries)) => {
                     let known = entries.iter().filter(|(k, _)| field(fields, &k.text).is_some()).count();
-                    known * 2 + usize::from(rest.is_some())
+                    known * 2 + usize::from(rest.is_some() || (only && !entries.is_empty()))
                 }
                 (Shape::List { .. } | Shape::Tuple(_), Value::Seq(_)) => 1,
                 (Shape::Word(_), Value::Scalar { .. }) => 1,
@@ -199,18 +230,33 @@ impl Check<'_> {
     }
 
     fn mismatch(&self, node: &Node, shape: &Shape) -> Diagnostic {
-        let found = found(node);
-        let expected = self.schema.describe(shape, false, 0);
-        let mut problem = Diagnostic::at("wrong-type", node.span, format!("wrong type of {}", self.place()))
-            .label(format!("expected {expected}, found {found}"));
         let mut branches = Vec::new();
         self.schema.branches(shape, &mut branches, 0);
         let wants = |f: fn(&Shape) -> bool| branches.iter().any(|b| f(b));
-        if let Value::Scalar { text, plain: false } = &node.value {
-            let bare = Node { span: node.span, value: Value::Scalar { text: text.clone(), plain: true } };
-            if self.schema.accepts(&bare, shape, 0) {
+        let found = match &node.value {
+            // Where maps of several kinds may stand, the keys tell what this one was to be.
+            Value::Map(entries) if wants(|b| matches!(b, Shape::Map { .. })) && !entries.is_empty() => {
+                let keys: Vec<&str> = entries.iter().map(|(key, _)| key.text.as_str()).take(6).collect();
+                quote(&format!("{{{}}}", keys.join(", ")))
+            }
+            _ => found(node),
+        };
+        let expected = self.schema.describe(shape, false, 0);
+        let mut problem = Diagnostic::at("wrong-type", node.span, format!("wrong type of {}", self.place()))
+            .label(format!("expected {expected}, found {found}"));
+        let as_if = |text: &str, style| {
+            let value = Value::Scalar { text: text.to_string(), style };
+            self.schema.accepts(&Node { span: node.span, value }, shape, 0)
+        };
+        if let Value::Scalar { text, style: Style::Quoted } = &node.value {
+            if as_if(text, Style::Plain) {
                 problem = problem.help("write it without quotes");
             }
+        } else if let Value::Scalar { text, style: Style::Plain } = &node.value
+            && !node.is_null()
+            && as_if(text, Style::Quoted)
+        {
+            problem = problem.help(format!("write it in quotes: \"{text}\""));
         } else if node.text().is_some_and(|t| matches!(t, "yes" | "no" | "on" | "off"))
             && wants(|b| matches!(b, Shape::Bool))
         {
@@ -251,14 +297,17 @@ fn found(node: &Node) -> String {
         Value::Null => "nothing".into(),
         Value::Seq(_) => "a list".into(),
         Value::Map(_) => "a map".into(),
-        Value::Scalar { text, plain } => {
+        Value::Scalar { text, style } => {
             let text = if text.chars().count() > 40 {
                 let cut: String = text.chars().take(40).collect();
                 format!("{cut}…")
             } else {
                 text.clone()
             };
-            if *plain { quote(&text) } else { format!("the string {}", quote(&text)) }
+            match style {
+                Style::Quoted => format!("the string {}", quote(&text)),
+                Style::Plain | Style::Var => quote(&text),
+            }
         }
     }
 }

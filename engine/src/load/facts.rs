@@ -34,6 +34,8 @@ pub struct RuleFacts {
     pub outputs: Vec<OutputDecl>,
     /// Files of the workspace.
     pub files: Vec<FileUse>,
+    /// Names of what a build tells of the target, as `{target.NAME}` in `dist` has it.
+    pub facts: Vec<&'static str>,
     /// Texts that are a reference if what is before their `:` names a target, and else a path of the workspace.
     pub either: Vec<FileUse>,
 }
@@ -53,10 +55,14 @@ impl RuleFacts {
 }
 
 /// What a reference may name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefKind {
     /// An output: `target` (its default output, which it must have) or `target:output`.
     Output,
+    /// An output that is a file.
+    File,
+    /// An output that is a tree.
+    Tree,
     /// The target as such: no `:output`.
     Target,
     /// Either: the target as such, with outputs or without, or one output of it.

@@ -9,6 +9,7 @@ mod check;
 pub mod diag;
 mod facts;
 mod files;
+mod lines;
 mod loaded;
 mod model;
 pub mod names;
@@ -166,6 +167,7 @@ fn resolve_text(
         facts.push(found);
     }
 
+    profile::fields(&model, options.profile.as_deref(), &values, &compiled, &hints, out);
     let known: std::collections::HashSet<&str> =
         model.targets.iter().map(|target| target.name.text.as_str()).collect();
     for found in facts.iter_mut().flatten() {

@@ -1,9 +1,13 @@
 //! Profiles: fields and variables laid over those of the file. Maps are merged, everything else is replaced.
 //! Knows no rule; `source` alone is replaced whole by its name.
 
+use std::collections::HashMap;
+
+use super::check::Subject;
 use super::diag::Diagnostic;
 use super::model::Model;
 use super::names::{Hinter, join, quote};
+use super::shape::Schema;
 use super::vars::RESERVED;
 use super::yaml::{Key, Node, Value};
 
@@ -67,6 +71,32 @@ fn check(model: &Model, hints: &Hinter, out: &mut Vec<Diagnostic>) {
                     hints.nearest(&key.text, targets()),
                 ));
             }
+        }
+    }
+}
+
+/// Checks the names of fields in the profiles that are not chosen; those of the chosen one are checked where they lie
+/// over the target's. `values` are the targets' rules and fields, the rule empty where something is wrong with it.
+pub fn fields(
+    model: &Model,
+    chosen: Option<&str>,
+    values: &[(String, serde_json::Value)],
+    schemas: &HashMap<&str, Schema>,
+    hints: &Hinter,
+    out: &mut Vec<Diagnostic>,
+) {
+    for profile in model.profiles.iter().filter(|p| Some(p.name.text.as_str()) != chosen) {
+        for (name, node) in &profile.targets {
+            let Some(at) = model.targets.iter().position(|t| t.name.text == name.text) else { continue };
+            let rule = match node.get("rule") {
+                Some(rule) => rule.text(),
+                None => values.get(at).map(|(rule, _)| rule.as_str()),
+            };
+            let Some((rule, schema)) = rule.and_then(|rule| schemas.get_key_value(rule)) else { continue };
+            let what = format!("target {} of {}", quote(&name.text), profile_of(&profile.name));
+            let subject = Subject { what, rule: Some(rule), key: name.span, hints };
+            let own = node.entries().iter().filter(|(key, _)| key.text != "rule");
+            out.extend(schema.unknown_fields(own.map(|(key, _)| key), &subject));
         }
     }
 }

@@ -9,7 +9,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::EdgeRef;
 
 use super::diag::{Diagnostic, Span};
-use super::facts::{RefKind, RefUse, RuleFacts};
+use super::facts::{OutputDecl, OutputKind, RefKind, RefUse, RuleFacts};
 use super::model::{RawTarget, span_of};
 use super::names::{Hinter, join, quote};
 use super::yaml::{Key, Node};
@@ -72,10 +72,15 @@ impl<'a> Names<'a> {
         let Some(facts) = self.facts.get(target as usize).and_then(Option::as_ref) else {
             return Ok((target, output.map(str::to_string)));
         };
+        // A tree that is declared as `dir/` may be named so.
+        let named = output.map(|output| output.trim_end_matches('/'));
+        let found = match named {
+            Some(named) => facts.outputs.iter().find(|o| o.name == named),
+            None => facts.outputs.first(),
+        };
         match output {
-            Some(output) if facts.outputs.iter().any(|o| o.name == output) => {
-                Ok((target, Some(output.to_string())))
-            }
+            None if kind == RefKind::Any => Ok((target, None)),
+            _ if found.is_some() => wanted(text, kind, found, facts, span).map(|output| (target, output)),
             Some(output) => {
                 let names = || facts.outputs.iter().map(|o| o.name.as_str());
                 let message = format!("target {} has no output {}", quote(name), quote(output));
@@ -90,17 +95,11 @@ impl<'a> Names<'a> {
                     false => problem.note(format!("its outputs are {}", join(names(), "and"))),
                 })
             }
-            None if kind == RefKind::Any => Ok((target, None)),
-            None => match facts.outputs.first() {
-                Some(first) => Ok((target, Some(first.name.clone()))),
-                None => {
-                    let message = format!("target {} has no output", quote(name));
-                    let problem = Diagnostic::at("unknown-output", span, message);
-                    Err(problem
-                        .label("an output is wanted here")
-                        .note(format!("{} has no outputs", quote(name))))
-                }
-            },
+            None => {
+                let message = format!("target {} has no output", quote(name));
+                let problem = Diagnostic::at("unknown-output", span, message);
+                Err(problem.label("an output is wanted here").note(format!("{} has no outputs", quote(name))))
+            }
         }
     }
 
@@ -141,7 +140,27 @@ impl<'a> Names<'a> {
         dist
     }
 
-    /// `{target.fact}` in a path: the target must exist; the fact is known only when it is built.
+    /// An error unless builds of the target tell this fact.
+    fn fact(&self, target: u32, fact: &str, span: Span) -> Option<Diagnostic> {
+        let known = &self.facts.get(target as usize)?.as_ref()?.facts;
+        if known.contains(&fact) {
+            return None;
+        }
+        let name = quote(&self.targets[target as usize].name.text);
+        let problem =
+            Diagnostic::at("unknown-fact", span, format!("target {name} has no fact {}", quote(fact)));
+        let near = self.hints.nearest(fact, known.iter().copied());
+        let problem = match near {
+            Some(_) => problem.nearest(near),
+            None => problem.label("no such fact"),
+        };
+        Some(match known.is_empty() {
+            true => problem.note(format!("{name} has no facts")),
+            false => problem.note(format!("its facts are {}", join(known.iter().copied(), "and"))),
+        })
+    }
+
+    /// `{target.fact}` in a path: both must exist; what the fact is, is known only when the target is built.
     fn placeholders(&self, key: &Key, out: &mut Vec<Diagnostic>) {
         let mut rest = key.text.as_str();
         while let Some(open) = rest.find('{') {
@@ -152,11 +171,10 @@ impl<'a> Names<'a> {
             };
             let inner = &rest[open + 1..close];
             match inner.rsplit_once('.') {
-                Some((target, fact)) if !fact.is_empty() => {
-                    if let Err(problem) = self.target(target, key.span) {
-                        out.push(problem);
-                    }
-                }
+                Some((target, fact)) if !fact.is_empty() => match self.target(target, key.span) {
+                    Ok(index) => out.extend(self.fact(index, fact, key.span)),
+                    Err(problem) => out.push(problem),
+                },
                 _ => {
                     let message = format!("{} is not `{{target.fact}}`", quote(&format!("{{{inner}}}")));
                     out.push(
@@ -167,6 +185,31 @@ impl<'a> Names<'a> {
             rest = &rest[close + 1..];
         }
     }
+}
+
+/// The output's name, if it is of the kind that the reference is to name.
+fn wanted(
+    text: &str,
+    kind: RefKind,
+    output: Option<&OutputDecl>,
+    facts: &RuleFacts,
+    span: Span,
+) -> Result<Option<String>, Diagnostic> {
+    let (is, wanted) = match (kind, output.map(|o| o.kind)) {
+        (RefKind::File, Some(OutputKind::Tree)) => ("tree", "file"),
+        (RefKind::Tree, Some(OutputKind::File)) => ("file", "tree"),
+        _ => return Ok(output.map(|o| o.name.clone())),
+    };
+    let problem = Diagnostic::at("wrong-reference", span, format!("{} is a {is}", quote(text)));
+    let mut problem = problem.label(format!("a {wanted} is wanted here"));
+    let kind = if wanted == "tree" { OutputKind::Tree } else { OutputKind::File };
+    let others: Vec<&str> =
+        facts.outputs.iter().filter(|o| o.kind == kind).map(|o| o.name.as_str()).collect();
+    if !others.is_empty() {
+        let name = text.split(':').next().unwrap_or(text);
+        problem = problem.note(format!("the {wanted}s of {} are {}", quote(name), join(others, "and")));
+    }
+    Err(problem)
 }
 
 /// The graph of targets, dependency to dependent; an edge holds the number of the reference that makes it.

@@ -4,6 +4,7 @@
 use serde_json::{Map, Value as Json, json};
 
 use super::facts::RuleSchema;
+use super::shape::QUOTED;
 
 /// JSON schema (draft 2020-12) of mosbuild.yaml with these rules.
 pub fn document(schemas: &[RuleSchema]) -> Json {
@@ -108,6 +109,7 @@ fn loosen(schema: &mut Json) {
         Json::Object(object) => {
             let scalar = |name: &str| matches!(name, "string" | "integer" | "number" | "boolean");
             match object.get("type").cloned() {
+                Some(Json::String(_)) if object.get("format").is_some_and(|f| f == QUOTED) => return,
                 Some(Json::String(name)) if name == "string" => {
                     object.insert("type".into(), json!(["string", "number", "boolean"]));
                 }

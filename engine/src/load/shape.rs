@@ -6,11 +6,14 @@ use std::collections::HashMap;
 use serde_json::Value as Json;
 
 use super::names::join;
-use super::yaml::{Node, Value};
+use super::yaml::{Node, Style, Value};
 
 /// How deep references inside a schema are followed at one node: a schema that refers to itself without taking
 /// a step into the data would never end.
 pub(super) const DEEPEST: usize = 200;
+
+/// `format` of a string that must stand in quotes.
+pub(super) const QUOTED: &str = "quoted";
 
 /// What a value may be: a JSON schema, reduced to what the loader checks.
 #[derive(Debug, Clone)]
@@ -18,13 +21,27 @@ pub(super) enum Shape {
     Any,
     Null,
     Bool,
-    Int { min: Option<i128>, max: Option<i128> },
+    Int {
+        min: i128,
+        max: i128,
+    },
     Number,
-    Text { shortest: usize },
+    /// `quoted`: a number without quotes is refused, since readers of YAML differ on what it is.
+    Text {
+        shortest: usize,
+        quoted: bool,
+    },
     Word(Vec<String>),
-    List { item: Box<Shape>, shortest: usize },
+    List {
+        item: Box<Shape>,
+        shortest: usize,
+    },
     Tuple(Vec<Shape>),
-    Map { fields: Vec<(String, Shape)>, required: Vec<String>, rest: Option<Box<Shape>> },
+    Map {
+        fields: Vec<(String, Shape)>,
+        required: Vec<String>,
+        rest: Option<Box<Shape>>,
+    },
     Union(Vec<Shape>),
     Ref(String),
 }
@@ -79,12 +96,11 @@ impl Schema {
             Shape::Any => true,
             Shape::Null => node.is_null(),
             Shape::Bool => bool_of(node).is_some(),
-            Shape::Int { min, max } => {
-                int_of(node).is_some_and(|n| min.is_none_or(|m| n >= m) && max.is_none_or(|m| n <= m))
-            }
+            Shape::Int { min, max } => int_of(node).is_some_and(|n| (*min..=*max).contains(&n)),
             Shape::Number => float_of(node).is_some(),
-            Shape::Text { shortest } => {
-                !node.is_null() && node.text().is_some_and(|t| t.chars().count() >= *shortest)
+            Shape::Text { shortest, quoted } => {
+                let fits = !*quoted || !matches!(node.value, Value::Scalar { style: Style::Plain, .. });
+                fits && !node.is_null() && node.text().is_some_and(|t| t.chars().count() >= *shortest)
             }
             Shape::Word(words) => node.text().is_some_and(|t| words.iter().any(|w| w == t)),
             Shape::List { item, shortest } => match &node.value {
@@ -167,6 +183,7 @@ impl Schema {
             Shape::Bool => ("`true` or `false`".into(), "booleans".into()),
             Shape::Int { .. } => ("a whole number".into(), "whole numbers".into()),
             Shape::Number => ("a number".into(), "numbers".into()),
+            Shape::Text { quoted: true, .. } => ("a string in quotes".into(), "strings in quotes".into()),
             Shape::Text { .. } => ("a string".into(), "strings".into()),
             Shape::Word(words) => {
                 let words = join(words.iter().map(String::as_str), "or");
@@ -223,7 +240,7 @@ pub(super) fn field<'s>(fields: &'s [(String, Shape)], name: &str) -> Option<&'s
 
 fn bool_of(node: &Node) -> Option<bool> {
     match &node.value {
-        Value::Scalar { text, plain: true } => match text.as_str() {
+        Value::Scalar { text, style: Style::Plain | Style::Var } => match text.as_str() {
             "true" => Some(true),
             "false" => Some(false),
             _ => None,
@@ -235,7 +252,7 @@ fn bool_of(node: &Node) -> Option<bool> {
 pub(super) fn int_of(node: &Node) -> Option<i128> {
     match &node.value {
         // A leading zero is octal to some readers and decimal to others: `0755` is text.
-        Value::Scalar { text, plain: true } => {
+        Value::Scalar { text, style: Style::Plain | Style::Var } => {
             let digits = text.strip_prefix('-').unwrap_or(text);
             let leading = digits.len() > 1 && digits.starts_with('0');
             let decimal =
@@ -248,7 +265,9 @@ pub(super) fn int_of(node: &Node) -> Option<i128> {
 
 fn float_of(node: &Node) -> Option<f64> {
     match &node.value {
-        Value::Scalar { text, plain: true } => text.parse().ok().filter(|f: &f64| f.is_finite()),
+        Value::Scalar { text, style: Style::Plain | Style::Var } => {
+            text.parse().ok().filter(|f: &f64| f.is_finite())
+        }
         _ => None,
     }
 }
@@ -329,13 +348,27 @@ fn word_of(word: &Json) -> String {
 
 fn typed(name: &str, object: &serde_json::Map<String, Json>) -> Shape {
     let length = |key: &str| object.get(key).and_then(Json::as_u64).unwrap_or_default() as usize;
+    let format = object.get("format").and_then(Json::as_str).unwrap_or_default();
+    // A bound may be left to the format: a number that the field's type cannot hold has no value.
     let bound = |key: &str| object.get(key).and_then(Json::as_f64).map(|f| f as i128);
+    let (low, high) = match format {
+        "uint8" => (0, i128::from(u8::MAX)),
+        "uint16" => (0, i128::from(u16::MAX)),
+        "uint32" => (0, i128::from(u32::MAX)),
+        "uint" | "uint64" => (0, i128::from(u64::MAX)),
+        "int8" => (i128::from(i8::MIN), i128::from(i8::MAX)),
+        "int16" => (i128::from(i16::MIN), i128::from(i16::MAX)),
+        "int32" => (i128::from(i32::MIN), i128::from(i32::MAX)),
+        _ => (i128::from(i64::MIN), i128::from(u64::MAX)),
+    };
     match name {
         "null" => Shape::Null,
         "boolean" => Shape::Bool,
-        "integer" => Shape::Int { min: bound("minimum"), max: bound("maximum") },
+        "integer" => {
+            Shape::Int { min: bound("minimum").unwrap_or(low), max: bound("maximum").unwrap_or(high) }
+        }
         "number" => Shape::Number,
-        "string" => Shape::Text { shortest: length("minLength") },
+        "string" => Shape::Text { shortest: length("minLength"), quoted: format == QUOTED },
         "array" => match object.get("prefixItems").and_then(Json::as_array) {
             Some(items) => Shape::Tuple(items.iter().map(shape).collect()),
             None => {

@@ -8,7 +8,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 
 use super::diag::{Diagnostic, Span};
 use super::names::{Hinter, is_var_name, quote};
-use super::yaml::{Node, Value};
+use super::yaml::{Key, Node, Style, Value};
 
 /// No string grows past this by replacement.
 const LONGEST: usize = 1 << 20;
@@ -225,27 +225,50 @@ impl Vars {
         let span = node.span;
         match &mut node.value {
             Value::Null => {}
-            Value::Scalar { text, plain } => {
+            Value::Scalar { text, style } => {
                 if let Some(new) = self.replace(text, span, source, hints, out) {
-                    // What comes from a variable is typed by the field that takes it, quoted or not.
-                    *plain = true;
+                    *style = Style::Var;
                     *text = new;
                 }
             }
             Value::Seq(items) => items.iter_mut().for_each(|n| self.apply(n, &[], source, hints, out)),
             Value::Map(entries) => {
+                let mut renamed = false;
                 for (key, node) in entries.iter_mut() {
                     if except.contains(&key.text.as_str()) {
                         continue;
                     }
                     if let Some(new) = self.replace(&key.text, key.span, source, hints, out) {
                         key.text = new;
+                        renamed = true;
                     }
                     self.apply(node, &[], source, hints, out);
+                }
+                if renamed {
+                    drop_repeats(entries, out);
                 }
             }
         }
     }
+}
+
+/// Reports keys that variables made equal, and keeps the first of each.
+fn drop_repeats(entries: &mut Vec<(Key, Node)>, out: &mut Vec<Diagnostic>) {
+    let mut first: HashMap<String, Span> = HashMap::new();
+    entries.retain(|(key, _)| match first.get(&key.text) {
+        Some(&before) => {
+            let message = format!("key {} is given twice", quote(&key.text));
+            let problem = Diagnostic::at("duplicate-key", key.span, message);
+            out.push(
+                problem.label("given again here, by a variable's text").related(before, "first given here"),
+            );
+            false
+        }
+        None => {
+            first.insert(key.text.clone(), key.span);
+            true
+        }
+    });
 }
 
 fn cycle(decls: &[(String, Decl)], index: &HashMap<&str, usize>, members: &[usize]) -> Diagnostic {

@@ -1,12 +1,12 @@
 //! YAML text to a tree of nodes with their places. Scalars stay text: `3.20` is not a number and `no` not a bool.
 //! Knows limits on size, depth and aliases; knows nothing of what mosbuild.yaml means.
 
-use std::cell::Cell;
 use std::collections::HashMap;
 
-use saphyr_parser::{Event, Marker, Parser, ScalarStyle, StrInput};
+use saphyr_parser::{Event, Parser, ScalarStyle, StrInput};
 
 use super::diag::{Diagnostic, Span};
+use super::lines::Lines;
 use super::names::quote;
 
 /// Bounds on what is read.
@@ -45,17 +45,28 @@ pub struct Node {
 pub enum Value {
     /// Nothing was written.
     Null,
-    /// Text; `plain` if it stood without quotes.
+    /// Text.
     Scalar {
         /// The text, unescaped.
         text: String,
-        /// Written without quotes and not as a block.
-        plain: bool,
+        /// How it was written.
+        style: Style,
     },
     /// A list.
     Seq(Vec<Node>),
     /// A map, in the order of the file.
     Map(Vec<(Key, Node)>),
+}
+
+/// How a scalar was written: what a field makes of the same text depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// Without quotes: a number, a boolean or nothing where such a thing is wanted.
+    Plain,
+    /// In quotes or as a block: text and nothing else.
+    Quoted,
+    /// Made of variables: typed by the field that takes it, and never nothing.
+    Var,
 }
 
 /// A key of a map with its place.
@@ -124,7 +135,9 @@ impl Node {
     pub fn is_null(&self) -> bool {
         match &self.value {
             Value::Null => true,
-            Value::Scalar { text, plain: true } => matches!(text.as_str(), "~" | "null" | "Null" | "NULL"),
+            Value::Scalar { text, style: Style::Plain } => {
+                matches!(text.as_str(), "~" | "null" | "Null" | "NULL")
+            }
             _ => false,
         }
     }
@@ -195,57 +208,6 @@ pub fn parse(text: &str, limits: &Limits) -> Parsed {
         }
     }
     Parsed { root: builder.root, problems: builder.problems }
-}
-
-/// Starts of lines, to turn the parser's line and column (in characters) into bytes.
-struct Lines<'a> {
-    text: &'a str,
-    base: usize,
-    starts: Vec<usize>,
-    ascii: bool,
-    /// Line, column and offset in it that were asked for last: places mostly go forward, and a file of one long
-    /// line must not be counted from its start for each of them.
-    last: Cell<(usize, usize, usize)>,
-}
-
-impl<'a> Lines<'a> {
-    fn new(text: &'a str, base: usize) -> Self {
-        let bytes = text.as_bytes();
-        let mut starts = vec![0];
-        for (i, &b) in bytes.iter().enumerate() {
-            if b == b'\n' || (b == b'\r' && bytes.get(i + 1) != Some(&b'\n')) {
-                starts.push(i + 1);
-            }
-        }
-        Lines { text, base, starts, ascii: text.is_ascii(), last: Cell::default() }
-    }
-
-    fn offset(&self, mark: &Marker) -> usize {
-        let line = mark.line().saturating_sub(1);
-        let Some(&start) = self.starts.get(line) else { return self.base + self.text.len() };
-        let end = self.starts.get(line + 1).copied().unwrap_or(self.text.len());
-        let within = if self.ascii {
-            mark.col().min(end - start)
-        } else {
-            let text = &self.text[start..end];
-            let (at, column, offset) = match self.last.get() {
-                (at, column, offset) if at == line && column <= mark.col() => (at, column, offset),
-                _ => (line, 0, 0),
-            };
-            let rest = &text[offset..];
-            let more = rest.char_indices().nth(mark.col() - column).map_or(rest.len(), |(i, _)| i);
-            if offset + more < text.len() {
-                self.last.set((at, mark.col(), offset + more));
-            }
-            offset + more
-        };
-        self.base + start + within
-    }
-
-    fn span(&self, span: saphyr_parser::Span) -> Span {
-        let start = self.offset(&span.start);
-        Span { start, end: self.offset(&span.end).max(start) }
-    }
 }
 
 enum Items {
@@ -338,11 +300,12 @@ impl<'a> Builder<'a> {
                     self.count(span)?;
                     refuse_tag(tag.is_some(), span)?;
                     let plain = style == ScalarStyle::Plain;
+                    let style = if plain { Style::Plain } else { Style::Quoted };
                     // The parser gives `~` both for a written one and for nothing.
                     let value = if plain && (text.is_empty() || (text == "~" && span.start == span.end)) {
                         Value::Null
                     } else {
-                        Value::Scalar { text: text.into_owned(), plain }
+                        Value::Scalar { text: text.into_owned(), style }
                     };
                     let weight = 1 + value_len(&value) / 16;
                     self.add(Node { span, value }, anchor, 0, weight)?;

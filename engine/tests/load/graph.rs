@@ -241,3 +241,27 @@ error[wrong-value]: `{a}` is not `{target.fact}`
 "#
     );
 }
+
+#[test]
+fn a_file_where_a_tree_is_wanted() {
+    let found = errors(
+        r#"mosbuild: 1
+targets:
+  a: { rule: command, run: x, outputs: [o, d/] }
+  right: { rule: modules, linux: a, from: "a:d/" }
+  m: { rule: modules, linux: a, from: a }
+"#,
+        &[],
+    );
+    assert_eq!(
+        found,
+        r#"error[wrong-reference]: `a` is a file
+ --> mosbuild.yaml:5:39
+  |
+5 |   m: { rule: modules, linux: a, from: a }
+  |                                       ^ a tree is wanted here
+  |
+  = note: the trees of `a` are `d`
+"#
+    );
+}

@@ -282,3 +282,14 @@ fn refs(schema: &serde_json::Value) -> Vec<String> {
         _ => Vec::new(),
     }
 }
+
+#[test]
+fn the_text_of_a_variable_is_never_nothing() {
+    let dir = workspace(
+        "mosbuild: 1\nvars: { a: 'null', b: '~', c: '' }\ntargets:\n  \
+         a: { rule: command, run: x, env: { A: '${a}', B: '${b}', C: '${c}' } }\n",
+        &[],
+    );
+    let loaded = load_all(&options(dir.path())).unwrap();
+    assert_eq!(loaded.targets[0].value["env"], serde_json::json!({"A": "null", "B": "~", "C": ""}));
+}

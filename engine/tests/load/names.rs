@@ -191,7 +191,7 @@ targets:
 9 |       A: base:biuld.log
   |          ^^^^^^^^^^^^^^ did you mean `build.log`?
   |
-  = note: its outputs are `build.log` and `bin/`
+  = note: its outputs are `build.log` and `bin`
 
 error[unknown-output]: target `base` has no output `other`
   --> mosbuild.yaml:10:10
@@ -199,7 +199,7 @@ error[unknown-output]: target `base` has no output `other`
 10 |       B: base:other
    |          ^^^^^^^^^^ no such output
    |
-   = note: its outputs are `build.log` and `bin/`
+   = note: its outputs are `build.log` and `bin`
 
 error[unknown-output]: target `all` has no output `x`
   --> mosbuild.yaml:11:10
@@ -408,4 +408,75 @@ fn ten_thousand_unknown_names_take_no_minutes() {
     assert_eq!(found.items.len(), 5000);
     assert!(found.render(false).ends_with("\nand 4900 more\n"));
     assert!(start.elapsed().as_secs() < 60, "{:?}", start.elapsed());
+}
+
+#[test]
+fn unknown_field_in_a_profile_that_is_not_chosen() {
+    let found = errors(
+        r#"mosbuild: 1
+profiles:
+  testing:
+    targets:
+      b: { runn: y, env: { NEW: 1 } }
+      g: { rule: command, dpes: b, run: x }
+targets:
+  b: { rule: command, run: x }
+  g: { rule: group, deps: b }
+"#,
+        &[],
+    );
+    assert_eq!(
+        found,
+        r#"error[unknown-field]: unknown field `runn` in target `b` of profile `testing` (rule `command`)
+ --> mosbuild.yaml:5:12
+  |
+5 |       b: { runn: y, env: { NEW: 1 } }
+  |            ^^^^ did you mean `run`?
+  |
+  = note: the fields are config, deps, env, executor, inputs, keep, memory, outputs, run, source
+
+error[unknown-field]: unknown field `dpes` in target `g` of profile `testing` (rule `command`)
+ --> mosbuild.yaml:6:27
+  |
+6 |       g: { rule: command, dpes: b, run: x }
+  |                           ^^^^ did you mean `deps`?
+  |
+  = note: the fields are config, deps, env, executor, inputs, keep, memory, outputs, run, source
+"#
+    );
+}
+
+#[test]
+fn unknown_fact() {
+    let found = errors(
+        r#"mosbuild: 1
+targets:
+  a: { rule: command, run: x, outputs: o }
+  g: { rule: group, deps: a }
+dist:
+  "v-{a.version}": a
+  "v-{a.versoin}": a
+  "v-{g.count}": a
+"#,
+        &[],
+    );
+    assert_eq!(
+        found,
+        r#"error[unknown-fact]: target `a` has no fact `versoin`
+ --> mosbuild.yaml:7:3
+  |
+7 |   "v-{a.versoin}": a
+  |   ^^^^^^^^^^^^^^^ did you mean `version`?
+  |
+  = note: its facts are `version` and `size`
+
+error[unknown-fact]: target `g` has no fact `count`
+ --> mosbuild.yaml:8:3
+  |
+8 |   "v-{g.count}": a
+  |   ^^^^^^^^^^^^^ no such fact
+  |
+  = note: `g` has no facts
+"#
+    );
 }

@@ -109,6 +109,8 @@ struct Modules {
     linux: String,
     #[serde(default)]
     install: Vec<Install>,
+    /// A tree.
+    from: Option<String>,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -125,6 +127,8 @@ enum Install {
 struct Copy {
     from: String,
     to: String,
+    #[schemars(with = "Quoted")]
+    #[serde(default)]
     mode: Option<String>,
 }
 
@@ -135,6 +139,11 @@ struct Link {
     link: String,
     at: String,
 }
+
+#[derive(JsonSchema)]
+#[schemars(inline, extend("format" = "quoted"))]
+#[allow(dead_code)]
+struct Quoted(String);
 
 /// The toy rules: `command`, `group` and `modules`.
 pub struct Toys(Vec<RuleSchema>);
@@ -178,6 +187,9 @@ impl RuleFactory for Toys {
                 let mut facts = RuleFacts::default();
                 let used = RefUse { field: field!["linux"], text: modules.linux, kind: RefKind::Target };
                 facts.references.push(used);
+                if let Some(text) = modules.from {
+                    facts.references.push(RefUse { field: field!["from"], text, kind: RefKind::Tree });
+                }
                 facts.outputs.push(OutputDecl {
                     name: "tree".into(),
                     kind: OutputKind::Tree,
@@ -200,7 +212,7 @@ fn file(field: mosbuild_engine::load::FieldPath, pattern: &str, kind: FileKind) 
 }
 
 fn command(command: &Command) -> Result<RuleFacts, Vec<FieldError>> {
-    let mut facts = RuleFacts::default();
+    let mut facts = RuleFacts { facts: vec!["version", "size"], ..RuleFacts::default() };
     let mut errors = Vec::new();
     for (i, pattern) in command.inputs.all().into_iter().enumerate() {
         facts.files.push(file(field!["inputs", i], pattern, FileKind::Any));
@@ -226,7 +238,7 @@ fn command(command: &Command) -> Result<RuleFacts, Vec<FieldError>> {
     for (i, path) in command.outputs.all().into_iter().enumerate() {
         let kind = if path.ends_with('/') { OutputKind::Tree } else { OutputKind::File };
         facts.outputs.push(OutputDecl {
-            name: path.into(),
+            name: path.trim_end_matches('/').into(),
             kind,
             path: Some(path.into()),
             field: Some(field!["outputs", i]),

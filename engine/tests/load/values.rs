@@ -106,7 +106,7 @@ error[wrong-type]: wrong type of `source` of target `d`
  --> mosbuild.yaml:6:39
   |
 6 |   d: { rule: command, run: x, source: { url: x } }
-  |                                       ^^^^^^^^^^ expected `{git, rev}`, `{crate, version}` or `{path}`, found a map
+  |                                       ^^^^^^^^^^ expected `{git, rev}`, `{crate, version}` or `{path}`, found `{url}`
 
 error[wrong-type]: wrong type of `install[0]` of target `m`
   --> mosbuild.yaml:11:9
@@ -353,4 +353,83 @@ fn duplicates_are_found_in_long_maps() {
     }
     let found = errors(&yaml, &[]);
     assert_eq!(found.matches("error[duplicate-key]").count(), 2, "{found}");
+}
+
+#[test]
+fn numbers_that_no_field_holds_and_modes_without_quotes() {
+    let found = errors(
+        r#"mosbuild: 1
+vars: { mode: 0755, big: 99999999999 }
+targets:
+  a: { rule: command, run: x, memory: 4294967296 }
+  b: { rule: command, run: x, memory: "${big}" }
+  m:
+    rule: modules
+    linux: a
+    install:
+      - { from: x, to: b, mode: 0755 }
+      - { from: x, to: b, mode: "0755" }
+      - { from: x, to: b, mode: "${mode}" }
+"#,
+        &["x"],
+    );
+    assert_eq!(
+        found,
+        r#"error[wrong-value]: `memory` of target `a` is a number out of range
+ --> mosbuild.yaml:4:39
+  |
+4 |   a: { rule: command, run: x, memory: 4294967296 }
+  |                                       ^^^^^^^^^^ expected 0 to 4294967295
+
+error[wrong-value]: `memory` of target `b` is a number out of range
+ --> mosbuild.yaml:5:39
+  |
+5 |   b: { rule: command, run: x, memory: "${big}" }
+  |                                       ^^^^^^^^ expected 0 to 4294967295
+
+error[wrong-type]: wrong type of `install[0].mode` of target `m`
+  --> mosbuild.yaml:10:33
+   |
+10 |       - { from: x, to: b, mode: 0755 }
+   |                                 ^^^^ expected a string in quotes, found `0755`
+   |
+   = help: write it in quotes: "0755"
+"#
+    );
+}
+
+#[test]
+fn keys_that_variables_make_equal() {
+    let found = errors(
+        r#"mosbuild: 1
+vars: { a: X, b: X }
+targets:
+  a:
+    rule: command
+    run: x
+    outputs: o
+    env: { "${a}": 1, "${b}": 2, Y: 3 }
+dist: { "${a}": a, X: a }
+"#,
+        &[],
+    );
+    assert_eq!(
+        found,
+        r#"error[duplicate-key]: key `X` is given twice
+ --> mosbuild.yaml:8:23
+  |
+8 |     env: { "${a}": 1, "${b}": 2, Y: 3 }
+  |            ------     ^^^^^^ given again here, by a variable's text
+  |            |
+  |            first given here
+
+error[duplicate-key]: key `X` is given twice
+ --> mosbuild.yaml:9:20
+  |
+9 | dist: { "${a}": a, X: a }
+  |         ------     ^ given again here, by a variable's text
+  |         |
+  |         first given here
+"#
+    );
 }

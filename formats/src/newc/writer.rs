@@ -31,11 +31,6 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
-    /// Bytes written so far.
-    pub fn written(&self) -> u64 {
-        self.written
-    }
-
     /// Appends one member. For a file, `data` must give exactly the announced size; other kinds ignore `data`.
     pub fn append(&mut self, entry: &Entry, data: &mut dyn Read) -> Result<(), Error> {
         check_name(&entry.name)?;
@@ -88,12 +83,13 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
-    /// Writes the end mark and pads to 512 bytes, as some user-space tools require, then gives back the output.
-    pub fn finish(mut self) -> Result<W, Error> {
+    /// Writes the end mark and pads to 512 bytes, as some user-space tools require, then gives back the output and
+    /// how many bytes it took in all.
+    pub fn finish(mut self) -> Result<(W, u64), Error> {
         self.header(TRAILER, [0, 0, 0, 0, 1, 0, 0], (0, 0))?;
         self.pad(512)?;
         self.out.flush()?;
-        Ok(self.out)
+        Ok((self.out, self.written))
     }
 
     fn header(&mut self, name: &[u8], f: [u32; 7], rdev: (u32, u32)) -> Result<(), Error> {

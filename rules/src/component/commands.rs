@@ -19,6 +19,12 @@ pub const VENDOR: &str = "/vendor";
 /// Names of the members, one a line.
 pub const MEMBERS: &str = "/build/members";
 
+/// Variables that are set for cargo.
+pub const OF_CARGO: [&str; 5] =
+    ["CARGO_HOME", "CARGO_TARGET_DIR", "CARGO_NET_OFFLINE", "CARGO_INCREMENTAL", "CARGO_TERM_COLOR"];
+/// Variables that are set for a build script.
+pub const OF_SCRIPTS: [&str; 2] = ["ARCH", "TARGET"];
+
 /// Host programs of a cargo run: the toolchain, and what links.
 const CARGO_TOOLS: [&str; 5] = ["ar", "as", "cargo", "cc", "ld"];
 /// Host programs of a build script.

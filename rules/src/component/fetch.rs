@@ -4,14 +4,16 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use mosbuild_cache::CaptureOptions;
-use mosbuild_engine::action::{Builtin, BuiltinCx, Made, OutKind, StepError};
+use mosbuild_engine::action::{Builtin, BuiltinCx, Input, Made, OutKind, StepError};
+use mosbuild_engine::plan::Planner;
+use mosbuild_engine::rule::PlanError;
 use serde_json::Value as Json;
 use sha2::{Digest as _, Sha256};
 use toml::{Table, Value};
 
 use super::host::HostCargo;
-use crate::steps::tree_output;
+use crate::source::CrateSource;
+use crate::steps::{builtin, fetched, made, tree_output};
 
 /// Name of the package that asks for the crate; no crate is called so.
 const ASKING: &str = "mosbuild-asks-for-a-crate";
@@ -28,13 +30,32 @@ struct Fetched {
 }
 
 /// Finds what `version` of a crate stands for: the fields of its pin.
-pub fn pin(workspace: &Path, name: &str, version: &str) -> Result<BTreeMap<String, String>, StepError> {
+fn pin(workspace: &Path, name: &str, version: &str) -> Result<BTreeMap<String, String>, StepError> {
     let scratch = tempfile::tempdir()?;
     let cargo = HostCargo { workspace, log: &|_| {}, cancelled: &|| false };
     let got = fetch(&cargo, scratch.path(), name, version)?;
     Ok([("version", got.version), ("checksum", got.checksum), ("cargo_lock", got.cargo_lock)]
         .map(|(k, v)| (k.to_owned(), v))
         .into())
+}
+
+/// The step that fetches a crate by its pin: the crate's tree, and the version that the pin has.
+pub fn plan(planner: &mut Planner<'_>, source: &CrateSource) -> Result<(Input, String), PlanError> {
+    let CrateSource { name, version } = source;
+    let workspace = planner.root().to_owned();
+    let made_pin = |e: StepError| PlanError { message: e.message, help: e.help, exit: e.exit };
+    let pin = planner
+        .pin(&format!("crate {name} {version}"), || pin(&workspace, name, version).map_err(made_pin))?;
+    let field = |key: &str| pin.get(key).map(String::as_str).unwrap_or_default();
+    let version = field("version").to_owned();
+    let fields = [
+        ("crate", name.clone()),
+        ("version", version.clone()),
+        ("checksum", field("checksum").to_owned()),
+        ("cargo_lock", field("cargo_lock").to_owned()),
+    ];
+    let step = planner.step(builtin("source", FetchCrate { workspace }, Vec::new(), &fields));
+    Ok((made(step, "source"), version))
 }
 
 /// Fetches a pinned crate. Params: `crate`, `version`, `checksum`, `cargo_lock`; output `source`.
@@ -77,7 +98,7 @@ impl Builtin for FetchCrate {
         for made_by_cargo in [".cargo-checksum.json", ".cargo_vcs_info.json"] {
             remove_if_there(&got.dir.join(made_by_cargo))?;
         }
-        let tree = cx.store.capture_dir(&got.dir, CaptureOptions::outputs())?;
+        let tree = cx.store.capture_dir(&got.dir, fetched())?;
         let mut made = Made::default();
         made.outputs.insert("source".into(), tree_output(cx.store, &tree)?);
         Ok(made)

@@ -88,15 +88,23 @@ impl HostCargo<'_> {
     }
 }
 
-/// Refuses a target triple whose standard library is not installed.
-pub fn require_target(component: &str, target: &str) -> Result<(), PlanError> {
+/// Refuses a target triple whose standard library is not installed for the toolchain that the workspace chooses.
+pub fn require_target(workspace: &Path, component: &str, target: &str) -> Result<(), PlanError> {
     if toolchain_dirs().any(|dir| dir.join("lib/rustlib").join(target).join("lib").is_dir()) {
         return Ok(());
     }
-    let asked = Command::new("rustc").args(["--print", "target-libdir", "--target", target]).output();
+    let rustc = |args: &[&str]| {
+        let mut rustc = Command::new("rustc");
+        rustc.args(args).current_dir(workspace).env("RUSTUP_AUTO_INSTALL", "0").stdin(Stdio::null()).output()
+    };
+    let asked = rustc(&["--print", "target-libdir", "--target", target]);
     // Without rustc there is more to say than this: the step's tools are looked for later.
     let Ok(asked) = asked else { return Ok(()) };
     if !asked.status.success() {
+        // A proxy without a toolchain knows no target either: that is not the target's fault.
+        if let Some(version) = rustc(&["-vV"]).ok().filter(|version| !version.status.success()) {
+            return Err(broken(component, &version));
+        }
         return Err(PlanError::new(2, format!("{component}: rustc knows no target {target}"))
             .help("`rustc --print target-list` names all"));
     }
@@ -111,6 +119,17 @@ pub fn require_target(component: &str, target: &str) -> Result<(), PlanError> {
         )),
         None => error,
     })
+}
+
+/// A rustc that cannot even tell its version, in its own words.
+fn broken(component: &str, said: &std::process::Output) -> PlanError {
+    let text = String::from_utf8_lossy(&said.stderr);
+    // Up to a blank line: a backtrace may follow.
+    let lines = text.lines().map(str::trim_end).take_while(|line| !line.is_empty()).take(TOLD);
+    let (help, lines): (Vec<&str>, Vec<&str>) = lines.partition(|line| line.starts_with("help: "));
+    let said = if lines.is_empty() { said.status.to_string() } else { lines.join("\n") };
+    let error = PlanError::new(3, format!("{component}: rustc is there, but it does not work: {said}"));
+    help.iter().fold(error, |error, line| error.help(line.trim_start_matches("help: ")))
 }
 
 /// Toolchains found without running rustup, which takes longer than all the rest of planning.

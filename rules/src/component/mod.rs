@@ -14,7 +14,7 @@
 //! and build.
 
 mod commands;
-mod fetch;
+pub(crate) mod fetch;
 mod fields;
 mod host;
 mod install;
@@ -26,19 +26,21 @@ mod vendor;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mosbuild_engine::action::{EnvVar, Input, StepInput};
+use mosbuild_engine::action::{EnvVar, StepInput};
 use mosbuild_engine::field;
 use mosbuild_engine::load::{
-    FieldError, FieldPath, FileKind, FileUse, OutputDecl, OutputKind, RuleFacts, Step as FieldStep,
+    FieldError, FieldPath, FileKind, OutputDecl, OutputKind, RuleFacts, Step as FieldStep,
 };
 use mosbuild_engine::plan::Planner;
 use mosbuild_engine::rule::{PlanError, Rule};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::env::{self, Env};
 use crate::one_or_many::OneOrMany;
+use crate::source::Source;
 use crate::steps::{at, builtin, command, made, read, writable};
-use fields::{Env, Install, Origin, Source};
+use fields::Install;
 
 /// A program of one's own, statically linked.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -86,19 +88,12 @@ impl Rule for Component {
         if !errors.is_empty() {
             return Err(errors);
         }
-        let mut facts = RuleFacts::default();
-        if let Some(path) = &self.source.path {
-            facts.files.push(FileUse {
-                field: field!["source", "path"],
-                pattern: path.clone(),
-                kind: FileKind::Folder,
-                absolute_ok: true,
-            });
-        }
+        let mut facts = RuleFacts { facts: vec!["rev", "version"], ..RuleFacts::default() };
+        facts.files.extend(self.source.file_use(field!["source"], FileKind::Folder));
         let output = |name: &str, kind, field| OutputDecl { name: name.to_owned(), kind, path: None, field };
         facts.outputs.push(output(install::TREE, OutputKind::Tree, None));
         for name in self.install.keys() {
-            facts.outputs.push(output(name, OutputKind::File, Some(install_key(name))));
+            facts.outputs.push(output(name, OutputKind::File, Some(field_name("install", name))));
         }
         Ok(facts)
     }
@@ -109,16 +104,20 @@ impl Rule for Component {
         let target = self.target.clone().unwrap_or_else(|| format!("{}-unknown-linux-musl", planner.arch()));
         let uses_rust = self.build.as_ref().is_none_or(|script| script.contains("cargo"));
         if uses_rust {
-            host::require_target(planner.name(), &target)?;
+            host::require_target(planner.root(), planner.name(), &target)?;
         }
-        let (source, version) = self.plan_source(planner)?;
+        let (source, version) = self.source.plan(planner)?;
         let prepare = planner.step(builtin(
             "prepare",
             prepare::Prepare { cargo: self.build.is_none() },
             vec![read("source", source)],
-            &[("package", package.into()), ("subdir", subdir.into()), ("version", version)],
+            &[
+                ("package", package.into()),
+                ("subdir", subdir.into()),
+                ("version", version.unwrap_or_default()),
+            ],
         ));
-        let env = fields::environment(&self.env);
+        let env = env::environment(&self.env);
         let build = match &self.build {
             Some(text) => {
                 let tools = self.tools.all();
@@ -154,36 +153,6 @@ impl Rule for Component {
 }
 
 impl Component {
-    /// The source's tree, and the version that a crate's pin has.
-    fn plan_source(&self, planner: &mut Planner<'_>) -> Result<(Input, String), PlanError> {
-        let (name, version) = match self.source.kind() {
-            Ok(Origin::Path(path)) if path.starts_with('/') => {
-                return Ok((Input::External(path.into()), String::new()));
-            }
-            Ok(Origin::Path(path)) => return Ok((Input::Path(path.into()), String::new())),
-            Ok(Origin::Crate(name, version)) => (name, version),
-            Err((_, message)) => return Err(PlanError::new(2, format!("{}: {message}", planner.name()))),
-        };
-        let workspace = planner.root().to_owned();
-        let pin = planner.pin(&format!("crate {name} {version}"), || {
-            fetch::pin(&workspace, name, version).map_err(|e| PlanError {
-                message: e.message,
-                help: e.help,
-                exit: e.exit,
-            })
-        })?;
-        let field = |key: &str| pin.get(key).map(String::as_str).unwrap_or_default();
-        let version = field("version").to_owned();
-        let fields = [
-            ("crate", name.to_owned()),
-            ("version", version.clone()),
-            ("checksum", field("checksum").to_owned()),
-            ("cargo_lock", field("cargo_lock").to_owned()),
-        ];
-        let step = planner.step(builtin("source", fetch::FetchCrate { workspace }, Vec::new(), &fields));
-        Ok((made(step, "source"), version))
-    }
-
     fn plan_cargo(
         &self,
         planner: &mut Planner<'_>,
@@ -228,8 +197,8 @@ impl Component {
         let mut fault = |field: FieldPath, message: String, help: Option<&str>| {
             errors.push(FieldError { field, message, help: help.map(str::to_owned) });
         };
-        if let Err((field, message)) = self.source.kind() {
-            fault(if field.is_empty() { field!["source"] } else { field!["source", field] }, message, None);
+        if let Some((field, message)) = self.source.fault() {
+            fault(field!["source", field], message, None);
         }
         if self.subdir.as_deref().is_some_and(|dir| manifest::join("", dir).is_none()) {
             fault(field!["subdir"], "subdir leaves the source".into(), None);
@@ -248,6 +217,13 @@ impl Component {
         for name in self.bins.all().iter().filter(|name| !word(name)) {
             fault(field!["bins"], format!("{name:?} is no name of a program"), None);
         }
+        for name in self.env.keys() {
+            let also: &[&str] =
+                if self.build.is_some() { &commands::OF_SCRIPTS } else { &commands::OF_CARGO };
+            if let Some((message, help)) = env::fault(name, also) {
+                fault(field_name("env", name), message, Some(help));
+            }
+        }
         if self.env.get("RUSTFLAGS").is_some_and(|v| matches!(v, Env::Host(_))) {
             let help = "write the flags out: they are added to mosbuild's own, and decide the result";
             fault(field!["env", "RUSTFLAGS"], "RUSTFLAGS cannot come from the host".into(), Some(help));
@@ -261,7 +237,7 @@ impl Component {
         }
         let mut taken: BTreeMap<&str, &str> = BTreeMap::new();
         for (name, install) in &self.install {
-            let key = install_key(name);
+            let key = field_name("install", name);
             let clean = name.split('/').all(|part| !matches!(part, "" | "." | ".."));
             if name == install::TREE {
                 fault(key, "a program called tree would hide the output tree".into(), None);
@@ -290,8 +266,9 @@ impl Component {
     }
 }
 
-fn install_key(name: &str) -> FieldPath {
-    vec![FieldStep::from("install"), FieldStep::Name(name.to_owned())]
+/// The key itself of an entry.
+fn field_name(field: &str, name: &str) -> FieldPath {
+    vec![FieldStep::from(field), FieldStep::Name(name.to_owned())]
 }
 
 /// Writable, since build scripts of some packages write beside their source.

@@ -253,11 +253,11 @@ fn outputs_are_the_tree_and_each_program() {
 #[test]
 fn wrong_values_are_all_reported_with_their_fields() {
     let found = faults(json!({
-        "source": { "crate": "zinit" },
+        "source": { "crate": "zinit/x", "version": "1" },
         "subdir": "../..",
         "profile": "-x",
         "bins": ["a b"],
-        "env": { "RUSTFLAGS": { "host": "RUSTFLAGS" } },
+        "env": { "RUSTFLAGS": { "host": "RUSTFLAGS" }, "A=B": "x", "PATH": "/x", "CARGO_HOME": "/x", "ARCH": "x" },
         "install": {
             "one": "bin/one",
             "tree": "/t",
@@ -269,10 +269,13 @@ fn wrong_values_are_all_reported_with_their_fields() {
     assert_eq!(
         found,
         [
-            "source.crate: a crate needs its version: {crate, version}",
+            "source.crate: \"zinit/x\" is no name of a crate",
             "subdir: subdir leaves the source",
             "profile: \"-x\" is no profile",
             "bins: \"a b\" is no name of a program",
+            "env.A=B: \"A=B\" is no name of a variable",
+            "env.CARGO_HOME: CARGO_HOME is set by mosbuild",
+            "env.PATH: PATH is set by mosbuild",
             "env.RUSTFLAGS: RUSTFLAGS cannot come from the host",
             "install.../up: \"../up\" is no name of a program",
             "install.../up: ../up is installed nowhere",
@@ -285,21 +288,24 @@ fn wrong_values_are_all_reported_with_their_fields() {
 }
 
 #[test]
-fn a_source_is_one_thing() {
+fn a_crate_has_a_name_and_a_version() {
     let of = |source| faults(json!({ "source": source, "install": { "a": "/a" } }));
-    assert_eq!(of(json!({})), ["source: a source is {crate, version} or {path}"]);
-    assert_eq!(
-        of(json!({ "path": "a", "version": "1" })),
-        ["source.version: version belongs to a crate: {crate, version}"]
-    );
+    assert_eq!(of(json!({ "crate": "a-b_1", "version": "1" })), Vec::<String>::new());
     assert_eq!(
         of(json!({ "crate": "a/../b", "version": "1" })),
         ["source.crate: \"a/../b\" is no name of a crate"]
     );
-    assert_eq!(
-        of(json!({ "crate": "a", "version": "1", "path": "p" })),
-        ["source.path: a source is a crate or a path, not both"]
-    );
+    assert_eq!(of(json!({ "crate": "a", "version": " " })), ["source.version: a crate needs its version"]);
+}
+
+#[test]
+fn a_script_has_variables_of_its_own() {
+    let of = |name: &str| {
+        let env = json!({ name: "x" });
+        faults(json!({ "source": { "path": "a" }, "build": "true", "install": { "a": "/a" }, "env": env }))
+    };
+    assert_eq!(of("CARGO_HOME"), Vec::<String>::new());
+    assert_eq!(of("ARCH"), ["env.ARCH: ARCH is set by mosbuild"]);
 }
 
 #[test]

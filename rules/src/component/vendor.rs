@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use mosbuild_cache::{CaptureOptions, Materialise};
+use mosbuild_cache::Materialise;
 use mosbuild_engine::action::{Builtin, BuiltinCx, Made, OutKind, StepError};
 use serde_json::{Value as Json, json};
 use toml::{Table, Value};
@@ -14,7 +14,7 @@ use super::commands::VENDOR;
 use super::fetch::{checksum, remove_if_there};
 use super::host::HostCargo;
 use super::manifest::at;
-use crate::steps::tree_output;
+use crate::steps::{fetched, tree_output};
 
 /// Inputs `stub` and `members`; param `target`; output `vendor`: `config.toml` and `crates/NAME-VERSION/…`.
 pub struct Vendor {
@@ -70,7 +70,7 @@ impl Builtin for Vendor {
         let emptied = clean(&crates, &used)?;
         std::fs::write(home.join("config.toml"), offline_config(&config)?)?;
         (cx.log)(&format!("{} crates, {emptied} of them for other platforms only", used.len() + emptied));
-        let tree = cx.store.capture_dir(&home, CaptureOptions::outputs())?;
+        let tree = cx.store.capture_dir(&home, fetched())?;
         let mut made = Made::default();
         made.outputs.insert("vendor".into(), tree_output(cx.store, &tree)?);
         Ok(made)

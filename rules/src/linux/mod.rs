@@ -73,7 +73,7 @@ impl Rule for Linux {
         if !errors.is_empty() {
             return Err(errors);
         }
-        let mut facts = RuleFacts::default();
+        let mut facts = RuleFacts { facts: vec!["version"], ..RuleFacts::default() };
         facts.files.push(self.source.file_use(field!["source", "path"], FileKind::Path));
         let mut file = |field: FieldPath, path: &str| {
             let pattern = path.to_owned();
