@@ -6,6 +6,7 @@ mod args;
 mod commands;
 mod failure;
 mod format;
+mod interrupt;
 mod progress;
 mod run;
 mod session;

@@ -11,6 +11,7 @@ use mosbuild_engine::run_record::Runs;
 
 use crate::args::{GlobalArgs, StoreArgs};
 use crate::failure::Failure;
+use crate::interrupt;
 use crate::settings::{Settings, environment};
 use crate::ui::Ui;
 
@@ -147,7 +148,10 @@ impl Grounds {
                 site.load()?;
                 None
             }
-            Access::Write => Some(lock(ui, &place)?),
+            Access::Write => {
+                interrupt::watch(ui);
+                Some(lock(ui, &place)?)
+            }
             Access::Read => None,
         };
         let dir = settings.store(store.cache_dir.as_deref(), &environment)?;

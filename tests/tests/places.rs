@@ -76,6 +76,28 @@ fn who_reads_during_a_build_sees_what_is_built() {
 }
 
 #[test]
+fn an_interrupt_ends_the_wait_for_another_build() {
+    let space = two();
+    let mut running = space.start(&["slow"]);
+    running.wait_for_start("slow");
+    let mut waiting = space.command(&["build", "a"]).spawn().unwrap();
+    let mut stderr = std::io::BufReader::new(waiting.stderr.take().unwrap());
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut stderr, &mut line).unwrap();
+    assert!(line.starts_with("waiting for process "), "{line}");
+    mosbuild_tests::signal(waiting.id(), "INT");
+    assert_eq!(waiting.wait().unwrap().code(), Some(130));
+    line.clear();
+    std::io::Read::read_to_string(&mut stderr, &mut line).unwrap();
+    assert_eq!(line, "interrupted\n");
+    assert!(running.runs(), "the other one goes on");
+    running.signal("TERM");
+    let output = running.finish();
+    assert_eq!(output.code, Some(130), "{output}");
+    output.counts(0, 0, 0);
+}
+
+#[test]
 fn an_open_shell_keeps_nobody_from_building() {
     let space = two();
     space.builds(&["a"]);

@@ -16,6 +16,7 @@ use super::test::RULE as TEST_RULE;
 use crate::args::GlobalArgs;
 use crate::failure::Failure;
 use crate::format::parse_mebibytes;
+use crate::interrupt;
 use crate::session::{Access, Grounds, Session};
 use crate::ui::Ui;
 
@@ -102,6 +103,7 @@ pub fn run(ui: &Ui, global: &GlobalArgs, words: Vec<String>, args: &BootArgs) ->
     };
     // The image is in the store: while it runs, others may build in this workspace.
     drop(session);
+    interrupt::hand_over();
     start(ui, &program, qemu)
 }
 

@@ -10,6 +10,7 @@ use mosbuild_engine::plan::closure;
 
 use crate::args::{GlobalArgs, StoreArgs};
 use crate::failure::Failure;
+use crate::interrupt;
 use crate::progress::{Display, History, JsonLines, requested};
 use crate::session::{Access, Grounds, Session};
 use crate::standing::{forecast_lines, forecast_object};
@@ -135,10 +136,7 @@ pub fn execute(
     let history = History::new(site.clone(), options.requested.clone(), jobs);
     let display = Display::new(ui, annotated_file(&site.load.root.join(&site.load.file)), history);
     let events = args.events.as_deref().map(JsonLines::open).transpose()?.map(Arc::new);
-    let sink: Arc<dyn Sink> = match &events {
-        Some(events) => Arc::new(Recorded { events: events.clone(), display: display.sink() }),
-        None => display.sink(),
-    };
+    let sink = Arc::new(Watched { events: events.clone(), display: display.sink() });
     let built = build(site, &grounds.store, options, sink);
     display.close();
     // After a summary this has been said already.
@@ -148,19 +146,24 @@ pub fn execute(
     Ok(built?)
 }
 
-/// The display, with a file of events that is written first, so that its errors stand before the summary.
-struct Recorded {
-    events: Arc<JsonLines>,
+/// The display, and before it the file of events, so that its errors stand before the summary.
+struct Watched {
+    events: Option<Arc<JsonLines>>,
     display: Arc<dyn Sink>,
 }
 
-impl Sink for Recorded {
+impl Sink for Watched {
     fn event(&self, event: &Event) {
-        self.events.event(event);
-        if matches!(event, Event::RunFinished { .. })
-            && let Some(message) = self.events.finish()
-        {
-            self.display.event(&Event::Warning { message });
+        if matches!(event, Event::StepStarted { .. }) {
+            interrupt::hand_over();
+        }
+        if let Some(events) = &self.events {
+            events.event(event);
+            if matches!(event, Event::RunFinished { .. })
+                && let Some(message) = events.finish()
+            {
+                self.display.event(&Event::Warning { message });
+            }
         }
         self.display.event(event);
     }
