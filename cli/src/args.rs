@@ -50,7 +50,7 @@ pub enum ColorWhen {
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Global options")]
 pub struct GlobalArgs {
-    /// Work in this directory; its mosbuild.yaml is taken, none above it
+    /// Work in this directory, from which other relative paths are meant; its mosbuild.yaml is taken, none above it
     #[arg(short = 'C', value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     pub directory: Option<PathBuf>,
     /// Another file than mosbuild.yaml; the workspace is the directory that holds it

@@ -23,7 +23,8 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(error.exit_code().clamp(0, 255) as u8);
         }
     };
-    let (global, command) = cli.split();
+    let (mut global, command) = cli.split();
+    enter(&mut global);
     let ui = Ui::new(&global);
     let words = args.iter().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
     let exit = match command.run(&ui, &global, words) {
@@ -31,6 +32,17 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
         Err(failure) => report(&ui, &global, failure),
     };
     ExitCode::from(exit)
+}
+
+/// Goes to the directory of -C, as make, ninja and git do, so that other relative paths are meant from there.
+fn enter(global: &mut GlobalArgs) {
+    let Some(dir) = &global.directory else { return };
+    // One that cannot be entered is refused by the commands that need it.
+    if let Ok(dir) = dir.canonicalize()
+        && std::env::set_current_dir(&dir).is_ok()
+    {
+        global.directory = Some(dir);
+    }
 }
 
 fn report(ui: &Ui, global: &GlobalArgs, failure: Failure) -> u8 {

@@ -56,6 +56,17 @@ fn the_workspace_is_found_from_a_folder_in_it() {
 }
 
 #[test]
+fn with_another_directory_other_paths_are_meant_from_there() {
+    let space = two();
+    let mut command = space.command(&["-C", "work", "build", "--out", "out", "--events", "events.json"]);
+    command.current_dir(space.base());
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(space.has("out/b") && space.has("events.json") && !space.has("dist"));
+    assert!(!space.base().join("out").exists());
+}
+
+#[test]
 fn who_reads_during_a_build_sees_what_is_built() {
     let space = two();
     space.builds(&[]);
