@@ -15,6 +15,9 @@ use super::names::{Hinter, join, quote};
 use super::yaml::{Key, Node};
 use super::{DistEntry, ResolvedRef};
 
+/// Written beside what dist names.
+const SUMS: &str = "SHA256SUMS";
+
 /// The targets of the file, with what is known of each.
 pub struct Names<'a> {
     targets: &'a [RawTarget],
@@ -121,8 +124,17 @@ impl<'a> Names<'a> {
         let mut dist = Vec::new();
         let mut paths = Vec::new();
         for (key, node) in entries {
-            if let Err(problem) = out_path(&key.text, "a path in `dist`") {
+            let what = "a path in `dist`";
+            let checked = out_path(&key.text, what).and_then(|()| match key.text.as_str() {
+                SUMS => Err(not_a_path(SUMS, what, "mosbuild writes this file itself")),
+                text if text.ends_with('/') => {
+                    Err(not_a_path(text, what, "it is a file's: a tree is placed as one .tar"))
+                }
+                _ => Ok(()),
+            });
+            if let Err(problem) = checked {
                 out.push(Diagnostic { span: Some(key.span), ..problem });
+                continue;
             }
             self.placeholders(key, out);
             paths.push((key.text.clone(), key.span));
@@ -335,7 +347,7 @@ pub fn outputs(target: &RawTarget, facts: &RuleFacts, out: &mut Vec<Diagnostic>)
 
 /// A path below an output folder: relative, without `..`.
 fn out_path(path: &str, what: &str) -> Result<(), Diagnostic> {
-    let why = if path.trim_matches('/').is_empty() {
+    let why = if path.split('/').all(|part| matches!(part, "" | ".")) {
         "it is empty"
     } else if path.starts_with('/') {
         "it is absolute"
@@ -344,8 +356,12 @@ fn out_path(path: &str, what: &str) -> Result<(), Diagnostic> {
     } else {
         return Ok(());
     };
+    Err(not_a_path(path, what, why))
+}
+
+fn not_a_path(path: &str, what: &str, why: &str) -> Diagnostic {
     let message = format!("{} cannot be {what}", quote(path));
-    Err(Diagnostic::at("wrong-value", Span::default(), message).label(why))
+    Diagnostic::at("wrong-value", Span::default(), message).label(why)
 }
 
 /// Reports each path that is the same as another or lies inside of it.

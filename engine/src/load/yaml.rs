@@ -283,9 +283,13 @@ impl<'a> Builder<'a> {
         while let Some(next) = parser.next_event() {
             let (event, span) = next.map_err(|e| {
                 let start = self.lines.offset(e.marker());
+                // The parser looks ahead in flows, and meets its own limit before ours.
+                if e.info().contains("recursion limit") {
+                    return Box::new(self.too_deep(Span { start, end: start }));
+                }
                 let problem =
                     Diagnostic::at("broken-yaml", Span { start, end: start }, "this is not valid YAML");
-                problem.label(e.info().to_string())
+                Box::new(problem.label(e.info().to_string()))
             })?;
             let span = self.lines.span(span);
             match event {

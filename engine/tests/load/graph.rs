@@ -165,7 +165,7 @@ dist:
   img/kernel: a
   img: a
   boot: a
-  boot/: a
+  ./boot: a
   "v-{a.version}": a
 "#,
         &[],
@@ -185,8 +185,8 @@ error[overlapping-outputs]: two of `dist` are the same path: `boot`
   |
 7 |   boot: a
   |   ---- with this one
-8 |   boot/: a
-  |   ^^^^^ overlaps
+8 |   ./boot: a
+  |   ^^^^^^ overlaps
 "#
     );
 }
@@ -262,6 +262,43 @@ targets:
   |                                       ^ a tree is wanted here
   |
   = note: the trees of `a` are `d`
+"#
+    );
+}
+
+#[test]
+fn paths_in_dist_are_files() {
+    let found = errors(
+        r#"mosbuild: 1
+targets:
+  a: { rule: command, run: x, outputs: o }
+dist:
+  tree/: a
+  ./.: a
+  SHA256SUMS: a
+  deep/SHA256SUMS: a
+"#,
+        &[],
+    );
+    assert_eq!(
+        found,
+        r#"error[wrong-value]: `tree/` cannot be a path in `dist`
+ --> mosbuild.yaml:5:3
+  |
+5 |   tree/: a
+  |   ^^^^^ it is a file's: a tree is placed as one .tar
+
+error[wrong-value]: `./.` cannot be a path in `dist`
+ --> mosbuild.yaml:6:3
+  |
+6 |   ./.: a
+  |   ^^^ it is empty
+
+error[wrong-value]: `SHA256SUMS` cannot be a path in `dist`
+ --> mosbuild.yaml:7:3
+  |
+7 |   SHA256SUMS: a
+  |   ^^^^^^^^^^ mosbuild writes this file itself
 "#
     );
 }

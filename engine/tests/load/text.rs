@@ -123,6 +123,10 @@ fn deep() {
   |                                                                   ^ this is one too many
 "#
     );
+    for depth in [255, 256, 5_000] {
+        let found = errors(format!("mosbuild: 1\nx: {}{}\n", "[".repeat(depth), "]".repeat(depth)), &[]);
+        assert!(found.starts_with("error[too-deep]: nested deeper than 64 levels\n"), "{depth}: {found}");
+    }
     let mut yaml = String::from("mosbuild: 1\n");
     for level in 0..70 {
         yaml.push_str(&format!("{}k:\n", " ".repeat(level)));
