@@ -260,15 +260,15 @@ pub fn forecast_lines(predicted: &Predicted) -> String {
 
 /// The same for programs.
 pub fn forecast_object(predicted: &Predicted) -> serde_json::Value {
+    let steps: HashMap<(&str, &str), &StepRun> =
+        predicted.steps.iter().map(|s| ((s.target.as_str(), s.step.as_str()), s)).collect();
     let one = |(target, forecast): &(String, Forecast)| {
         let (word, step, on, expected) = match forecast {
             Forecast::Hit => ("hit", None, None, None),
             Forecast::DependsOn(other) => ("depends", None, Some(other), None),
             Forecast::Run { step, expected } => ("run", Some(step), None, *expected),
         };
-        let reason = step.and_then(|step| {
-            predicted.steps.iter().find(|s| s.target == *target && s.step == *step).map(|s| &s.reason)
-        });
+        let reason = step.and_then(|step| Some(&steps.get(&(target.as_str(), step.as_str()))?.reason));
         json!({
             "name": target,
             "forecast": word,

@@ -69,7 +69,7 @@ fn a_field_is_placed_in_the_file_that_was_read() {
 }
 
 #[test]
-fn a_group_is_as_its_worst_member() {
+fn a_group_is_as_its_members() {
     let space = Space::new(
         "targets:\n  a: { rule: command, inputs: [a.txt], run: 'grep good a.txt > \"$OUT/o\"', outputs: [o] }\n  \
          b: { rule: command, run: 'echo > \"$OUT/o\"', outputs: [o] }\n  \

@@ -115,16 +115,20 @@ fn part_differs(
         Part::Policy(name) => push(Gate::Spec, name.clone(), field(name)),
         Part::Argv => push(Gate::Spec, "argv".into(), field("argv")),
         Part::Script => {
-            let (a, b) = (old.map(text).unwrap_or_default(), new.map(text).unwrap_or_default());
-            let differing = a.lines().zip(b.lines()).position(|(x, y)| x != y);
-            let at = differing.unwrap_or_else(|| a.lines().count().min(b.lines().count()));
-            let line = |t: &str| t.lines().nth(at).map(|l| l.trim().to_owned());
+            // Split so that a last newline is a line too: it may be all that differs.
+            let lines = |script: Option<&Value>| -> Vec<String> {
+                script.map(text).map(|t| t.split('\n').map(str::to_owned).collect()).unwrap_or_default()
+            };
+            let (x, y) = (lines(old), lines(new));
+            let differing = x.iter().zip(&y).position(|(x, y)| x != y);
+            let at = differing.unwrap_or(x.len().min(y.len()));
+            let line = |lines: &[String]| lines.get(at).map(|l| l.trim().to_owned());
             out.push(Difference {
                 gate: Gate::Spec,
                 subject: format!("script, line {}", at + 1),
                 change,
-                old: line(&a),
-                new: line(&b),
+                old: line(&x),
+                new: line(&y),
                 field: field("run"),
                 input: None,
             });
@@ -276,5 +280,130 @@ pub(super) fn text(value: &Value) -> String {
         Value::Tree(d) => d.short(),
         Value::Link(t) => format!("-> {t}"),
         Value::Packages(list) => list.iter().map(|(n, v)| format!("{n} {v}")).collect::<Vec<_>>().join(", "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn part() -> impl Strategy<Value = Part> {
+        prop_oneof![
+            Just(Part::Schema),
+            Just(Part::Rule),
+            Just(Part::RuleVersion),
+            Just(Part::Step),
+            Just(Part::Builtin),
+            Just(Part::BuiltinVersion),
+            Just(Part::Platform),
+            Just(Part::Executor),
+            "[a-z]{1,4}".prop_map(Part::Policy),
+            Just(Part::Argv),
+            Just(Part::Script),
+            "[a-z]{1,4}".prop_map(Part::Param),
+            "[A-Z]{1,4}".prop_map(Part::Env),
+            "[a-z]{1,4}".prop_map(Part::Tool),
+            ("[a-z]{1,3}", "[a-z]{1,3}(/[a-z]{1,3})?").prop_map(|(a, b)| Part::File(a, b)),
+            "[a-z]{1,4}".prop_map(Part::Input),
+            "[a-z]{1,4}".prop_map(Part::Output),
+        ]
+    }
+
+    /// A part with a value of a kind that it has in real records.
+    fn component() -> impl Strategy<Value = (Part, Value)> {
+        (part(), any::<[u8; 2]>(), "[a-z\n]{0,6}", any::<bool>(), any::<bool>()).prop_map(
+            |(part, bytes, text, executable, other)| {
+                let digest = Digest::of(&bytes);
+                let file = Value::File { digest, size: 2, executable };
+                let value = match &part {
+                    Part::Schema | Part::RuleVersion | Part::BuiltinVersion => Value::Number(bytes[0].into()),
+                    Part::Argv => Value::List(vec![text]),
+                    Part::Env(_) if other => Value::Unset,
+                    Part::Env(_) if executable => Value::Secret(digest),
+                    Part::Tool(name) => {
+                        let version = |n: u8| format!("{}", n % 4);
+                        let mut packages =
+                            vec![("libc6".into(), version(bytes[0])), (name.clone(), version(bytes[1]))];
+                        packages.truncate(if other { 2 } else { 1 });
+                        packages.sort();
+                        Value::Packages(packages)
+                    }
+                    Part::File(..) if other => Value::Link(text),
+                    Part::Input(_) if other => Value::Tree(digest),
+                    Part::File(..) | Part::Input(_) => file,
+                    _ => Value::Text(text),
+                };
+                (part, value)
+            },
+        )
+    }
+
+    fn record() -> impl Strategy<Value = ActionRecord> {
+        let parts = proptest::collection::vec(component(), 0..10);
+        parts.prop_map(|parts| ActionRecord { parts: parts.into_iter().collect() })
+    }
+
+    /// Whether a difference is one of this part.
+    fn about(found: &Difference, part: &Part) -> bool {
+        let named = |name: &str| found.subject == name;
+        match part {
+            Part::Rule => found.gate == Gate::Spec && named("rule"),
+            Part::Schema
+            | Part::RuleVersion
+            | Part::Step
+            | Part::Builtin
+            | Part::BuiltinVersion
+            | Part::Platform => found.gate == Gate::Engine,
+            Part::Executor => found.gate == Gate::Spec && named("executor"),
+            Part::Argv => found.gate == Gate::Spec && named("argv"),
+            Part::Script => found.gate == Gate::Spec && found.subject.starts_with("script, line "),
+            Part::Policy(name) | Part::Param(name) => found.gate == Gate::Spec && named(name),
+            Part::Env(name) => found.gate == Gate::Env && named(name),
+            Part::Tool(name) => {
+                let package = found.subject.strip_prefix(&format!("{name}: "));
+                found.gate == Gate::Tool && (named(name) || package == Some("libc6"))
+            }
+            Part::File(input, path) => {
+                found.gate == Gate::File && named(path) && found.input.as_ref() == Some(input)
+            }
+            Part::Input(name) => found.gate == Gate::Upstream && found.input.as_ref() == Some(name),
+            Part::Output(name) => found.gate == Gate::Spec && named(&format!("output {name}")),
+        }
+    }
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        (dir, store)
+    }
+
+    #[test]
+    fn what_was_changed_is_named_and_nothing_else() {
+        let (_dir, store) = store();
+        proptest!(|(old in record(), (part, value) in component(), remove in any::<bool>())| {
+            let mut new = old.clone();
+            match remove {
+                true => { new.parts.remove(&part); }
+                false => new.set(part.clone(), value),
+            }
+            let found = records(&old, &new, &store);
+            prop_assert_eq!(found.is_empty(), old.key() == new.key());
+            for difference in &found {
+                prop_assert!(about(difference, &part), "{:?} for {:?}", difference.subject, part);
+                // Both sides are there, as far as they were there.
+                prop_assert!(difference.old.is_some() || difference.new.is_some());
+            }
+        });
+    }
+
+    #[test]
+    fn records_differ_exactly_when_something_is_named() {
+        let (_dir, store) = store();
+        proptest!(|(old in record(), new in record())| {
+            prop_assert_eq!(records(&old, &new, &store).is_empty(), old.key() == new.key());
+            prop_assert!(records(&old, &old, &store).is_empty());
+        });
     }
 }

@@ -8,7 +8,7 @@ mod places;
 mod text;
 
 use std::cell::{OnceCell, RefCell};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use mosbuild_cache::{Digest, Store};
 
@@ -91,11 +91,12 @@ impl<'a> Explainer<'a> {
         true
     }
 
-    /// The newest run that had the target in its closure, with its steps.
-    pub fn last_run(&self, target: &str) -> Option<(RunHead, Vec<StepRun>)> {
+    /// The newest run that had all these targets in its closure, with its steps.
+    fn last_run(&self, targets: &[&str]) -> Option<(RunHead, Vec<StepRun>)> {
         self.runs.ids().into_iter().rev().find_map(|id| {
             let head = self.runs.head(&id)?;
-            if !head.targets.iter().any(|t| t == target) {
+            let had: HashSet<&str> = head.targets.iter().map(String::as_str).collect();
+            if !targets.iter().all(|target| had.contains(target)) {
                 return None;
             }
             let steps = self.runs.steps(&head)?;
@@ -103,36 +104,36 @@ impl<'a> Explainer<'a> {
         })
     }
 
-    /// Explains the target's last run; of a group, those of its members.
+    /// Explains the target's last run; of a group, the last one that built all of it.
     pub fn explain(&self, target: &str) -> Explanation {
-        self.each(target, |target| match self.last_run(target) {
-            Some((head, steps)) => self.explain_run(target, &head, &steps, false),
+        let targets = group::members(self.loaded, target);
+        match self.last_run(&targets) {
+            Some((head, steps)) => self.explain_run(target, &targets, &head, &steps, false),
             None => {
                 let mut answer = self.blank(target, Decision::NeverBuilt);
                 answer.causes.push(RootCause { cause: self.never(target, ""), chain: Vec::new() });
                 answer
             }
-        })
+        }
     }
 
     /// Explains what a build would do now.
     pub fn predict(&mut self, target: &str, predicted: crate::build::Predicted) -> Explanation {
         self.extra = predicted.records;
-        let head = RunHead::default();
-        self.each(target, |target| self.explain_run(target, &head, &predicted.steps, true))
+        let targets = group::members(self.loaded, target);
+        self.explain_run(target, &targets, &RunHead::default(), &predicted.steps, true)
     }
 
-    fn each(&self, target: &str, explain: impl Fn(&str) -> Explanation) -> Explanation {
-        match group::members(self.loaded, target) {
-            None => explain(target),
-            Some(members) => {
-                let whole = self.blank(target, Decision::Hit);
-                group::together(whole, members.into_iter().map(explain).collect())
-            }
-        }
-    }
-
-    fn explain_run(&self, target: &str, head: &RunHead, steps: &[StepRun], predicted: bool) -> Explanation {
+    /// `targets` are the asked one, or what the asked group stands for.
+    fn explain_run(
+        &self,
+        target: &str,
+        targets: &[&str],
+        head: &RunHead,
+        steps: &[StepRun],
+        predicted: bool,
+    ) -> Explanation {
+        let targets: HashSet<&str> = targets.iter().copied().collect();
         let run = Run {
             steps: steps.iter().map(|s| ((s.target.as_str(), s.step.as_str()), s)).collect(),
             asked: target,
@@ -141,13 +142,14 @@ impl<'a> Explainer<'a> {
             started: if predicted { u64::MAX } else { head.started },
             places: OnceCell::new(),
         };
-        let own: Vec<&StepRun> = steps.iter().filter(|s| s.target == target).collect();
+        let own: Vec<&StepRun> = steps.iter().filter(|s| targets.contains(s.target.as_str())).collect();
         let any = |outcome| own.iter().any(|s| s.outcome == outcome);
         let decision = if predicted {
-            match own.iter().find(|s| s.reason != Reason::Hit) {
-                None => Decision::Hit,
-                Some(s) if s.reason == Reason::NotReached => Decision::Depends,
-                Some(_) => Decision::WouldRun,
+            let mut missed = own.iter().filter(|s| s.reason != Reason::Hit).peekable();
+            match (missed.peek().is_some(), missed.any(|s| s.reason != Reason::NotReached)) {
+                (false, _) => Decision::Hit,
+                (true, true) => Decision::WouldRun,
+                (true, false) => Decision::Depends,
             }
         } else if any(OutcomeCode::Failed) {
             Decision::Failed
@@ -161,10 +163,14 @@ impl<'a> Explainer<'a> {
         let mut answer = self.blank(target, decision);
         answer.run.clone_from(&head.id);
         answer.started = head.started;
-        answer.message = own.iter().find_map(|s| s.message.clone());
+        let several = targets.len() > 1;
+        answer.message = own.iter().find_map(|s| {
+            let message = s.message.as_ref()?;
+            Some(if several { format!("{}: {message}", s.target) } else { message.clone() })
+        });
         let made_by: BTreeSet<&String> = own.iter().map(|s| &s.made_by).filter(|m| !m.is_empty()).collect();
         answer.made_by = made_by.into_iter().cloned().collect();
-        if let Some(last) = own.last() {
+        if let Some(last) = own.last().filter(|_| !several) {
             answer.key = last.key.map(|k| k.hex());
             answer.old_key = self.baseline(last).map(|k| k.hex());
         }
@@ -176,6 +182,11 @@ impl<'a> Explainer<'a> {
         }
         answer.causes.sort_by_key(|c| c.cause.gate);
         self.cut_off(&own, &run, &mut answer);
+        // What was cut off is no cause, unless it reached the target by another way too.
+        if answer.decision == Decision::Hit {
+            let own = |hop: &Hop| targets.contains(hop.target.as_str());
+            answer.causes.retain(|c| c.chain.last().is_some_and(own));
+        }
         answer
     }
 
@@ -383,7 +394,9 @@ impl<'a> Explainer<'a> {
 
     /// Changed steps below which the asked target saw nothing.
     fn cut_off<'r>(&self, own: &[&'r StepRun], run: &Run<'r>, answer: &mut Explanation) {
-        let unmoved = own.last().is_some_and(|s| s.key.is_some() && self.baseline(s) == s.key);
+        // Of a target's own steps those are cut off that its last one saw nothing of.
+        let moved: HashMap<&str, bool> =
+            own.iter().map(|s| (s.target.as_str(), s.key.is_none() || self.baseline(s) != s.key)).collect();
         let mut stack: Vec<&StepRun> = own.to_vec();
         let mut seen = BTreeSet::new();
         while let Some(step) = stack.pop() {
@@ -392,9 +405,8 @@ impl<'a> Explainer<'a> {
             }
             stack.extend(step.origins.values().filter_map(|origin| run.step(origin)));
             let changed = self.baseline(step).is_some_and(|key| step.key != Some(key));
-            // Of the target's own steps those are cut off that its last one saw nothing of.
-            let own = step.target == answer.target;
-            if !changed || !self.same_output(step) || (own && !unmoved) {
+            let moved = moved.get(step.target.as_str()).copied().unwrap_or(false);
+            if !changed || !self.same_output(step) || moved {
                 continue;
             }
             let mut roots = Vec::new();
@@ -407,9 +419,5 @@ impl<'a> Explainer<'a> {
             });
         }
         answer.cut_off.sort_by(|a, b| (&a.target, &a.step).cmp(&(&b.target, &b.step)));
-        // What was cut off is no cause, unless it reached the target by another way too.
-        if answer.decision == Decision::Hit {
-            answer.causes.retain(|c| c.chain.last().is_some_and(|h| h.target == answer.target));
-        }
     }
 }
