@@ -120,7 +120,7 @@ impl<'a> Planner<'a> {
             Some((name, output)) => (name, Some(output)),
             None => (reference, None),
         };
-        let missing = || PlanError::new(2, format!("{}: nothing is called {reference}", self.name()));
+        let missing = || PlanError::new(2, format!("nothing is called {reference}"));
         let target = self.loaded.target_index(name).ok_or_else(missing)?;
         let outputs = &self.loaded.targets[target as usize].outputs;
         match output {
@@ -233,7 +233,7 @@ pub fn plan(
         let target = &loaded.targets[t as usize];
         match registry.instantiate(&target.rule, &target.value) {
             Ok(rule) => rules[t as usize] = Some(rule),
-            Err(e) => errors.push((t, PlanError::new(2, format!("{}: {e}", target.name)))),
+            Err(e) => errors.push((t, PlanError::new(2, e))),
         }
     }
     let mut graph = StepGraph {

@@ -38,7 +38,7 @@ impl Rule for Kernel {
         let reference = |field, text: &str, kind| RefUse { field, text: text.into(), kind };
         Ok(RuleFacts {
             references: vec![
-                reference(field!["linux"], &self.linux, RefKind::Target),
+                reference(field!["linux"], &self.linux, RefKind::Rule("linux")),
                 reference(field!["initramfs"], &self.initramfs, RefKind::File),
             ],
             outputs: vec![OutputDecl { name: "file".into(), kind: OutKind::File, path: None, field: None }],
@@ -48,10 +48,6 @@ impl Rule for Kernel {
     }
 
     fn plan(&self, planner: &mut Planner<'_>) -> Result<(), PlanError> {
-        if planner.rule_of(&self.linux) != Some("linux") {
-            let text = format!("{}: linux: {} is not a target of rule linux", planner.name(), self.linux);
-            return Err(PlanError::new(2, text));
-        }
         let advertised = |key: &str| planner.advertised(&self.linux, key).unwrap_or_default();
         let (arch, tools) = (advertised("arch"), advertised("tools"));
         let arch = if arch.is_empty() { planner.arch() } else { &arch };

@@ -65,7 +65,7 @@ fn edits_comments_and_equal_mtimes() {
     assert_eq!(says(&space), "other\n");
     let (code, answer) = space.why("image");
     assert_eq!(code, 10);
-    cause(&answer, "file", "src/main.rs");
+    cause(&answer, "file", "app/src/main.rs");
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn a_rustc_that_does_not_work_is_3_in_its_own_words() {
     space.env("PATH", format!("{}:{path}", bin.display()));
     let output = space.build(&["app"]);
     assert_eq!(output.code, Some(3), "{output}");
-    output.says("rustc is there, but it does not work: error: no default toolchain is configured");
+    output.says("mosbuild.yaml:4: app: rustc is there, but it does not work: error: no default toolchain is configured");
     output.says("help: run 'rustup default stable'");
     assert!(!output.stderr.contains("backtrace"), "{output}");
 }

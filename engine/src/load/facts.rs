@@ -65,6 +65,8 @@ pub enum RefKind {
     Tree,
     /// The target as such: no `:output`.
     Target,
+    /// A target of this rule, as such.
+    Rule(&'static str),
     /// Either: the target as such, with outputs or without, or one output of it.
     Any,
 }

@@ -173,7 +173,7 @@ fn resolve_text(
     for found in facts.iter_mut().flatten() {
         found.decide(|name| known.contains(name));
     }
-    let names = resolve::Names::new(&model.targets, &facts, &hints);
+    let names = resolve::Names::new(&model.targets, &values, &facts, &hints);
     let mut references = Vec::with_capacity(model.targets.len());
     let expander = Expander::new(&options.root);
     for (i, found) in facts.iter().enumerate() {

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use petgraph::algo::{kosaraju_scc, toposort};
 use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::EdgeRef;
+use serde_json::Value as Json;
 
 use super::diag::{Diagnostic, Span};
 use super::facts::{OutputDecl, OutputKind, RefKind, RefUse, RuleFacts};
@@ -21,6 +22,8 @@ const SUMS: &str = "SHA256SUMS";
 /// The targets of the file, with what is known of each.
 pub struct Names<'a> {
     targets: &'a [RawTarget],
+    /// Rules and fields; the rule is empty where something is wrong with it.
+    values: &'a [(String, Json)],
     /// None where the target's own fields are wrong: then nothing is said about its outputs.
     facts: &'a [Option<RuleFacts>],
     index: HashMap<&'a str, u32>,
@@ -29,12 +32,17 @@ pub struct Names<'a> {
 
 impl<'a> Names<'a> {
     /// Indexes targets by name.
-    pub fn new(targets: &'a [RawTarget], facts: &'a [Option<RuleFacts>], hints: &'a Hinter) -> Self {
+    pub fn new(
+        targets: &'a [RawTarget],
+        values: &'a [(String, Json)],
+        facts: &'a [Option<RuleFacts>],
+        hints: &'a Hinter,
+    ) -> Self {
         let mut index = HashMap::new();
         for (i, target) in targets.iter().enumerate() {
             index.entry(target.name.text.as_str()).or_insert(i as u32);
         }
-        Names { targets, facts, index, hints }
+        Names { targets, values, facts, index, hints }
     }
 
     /// The target of that name, or an error at the place.
@@ -61,9 +69,9 @@ impl<'a> Names<'a> {
             None => (text, None),
         };
         let target = self.target(name, span)?;
-        if kind == RefKind::Target {
+        if let RefKind::Target | RefKind::Rule(_) = kind {
             return match output {
-                None => Ok((target, None)),
+                None => self.of_rule(target, kind, span).map(|()| (target, None)),
                 Some(output) => Err(Diagnostic::at(
                     "wrong-reference",
                     span,
@@ -104,6 +112,19 @@ impl<'a> Names<'a> {
                 Err(problem.label("an output is wanted here").note(format!("{} has no outputs", quote(name))))
             }
         }
+    }
+
+    /// An error if a target of another rule is wanted; one whose fields are wrong is left alone.
+    fn of_rule(&self, target: u32, kind: RefKind, span: Span) -> Result<(), Diagnostic> {
+        let (RefKind::Rule(wanted), Some((rule, _))) = (kind, self.values.get(target as usize)) else {
+            return Ok(());
+        };
+        if rule.is_empty() || rule == wanted {
+            return Ok(());
+        }
+        let name = quote(&self.targets[target as usize].name.text);
+        let problem = Diagnostic::at("wrong-reference", span, format!("{name} is of rule {}", quote(rule)));
+        Err(problem.label(format!("a target of rule {} is wanted here", quote(wanted))))
     }
 
     /// All references of one target.

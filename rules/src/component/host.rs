@@ -89,7 +89,7 @@ impl HostCargo<'_> {
 }
 
 /// Refuses a target triple whose standard library is not installed for the toolchain that the workspace chooses.
-pub fn require_target(workspace: &Path, component: &str, target: &str) -> Result<(), PlanError> {
+pub fn require_target(workspace: &Path, target: &str) -> Result<(), PlanError> {
     if toolchain_dirs().any(|dir| dir.join("lib/rustlib").join(target).join("lib").is_dir()) {
         return Ok(());
     }
@@ -103,15 +103,15 @@ pub fn require_target(workspace: &Path, component: &str, target: &str) -> Result
     if !asked.status.success() {
         // A proxy without a toolchain knows no target either: that is not the target's fault.
         if let Some(version) = rustc(&["-vV"]).ok().filter(|version| !version.status.success()) {
-            return Err(broken(component, &version));
+            return Err(broken(&version));
         }
-        return Err(PlanError::new(2, format!("{component}: rustc knows no target {target}"))
+        return Err(PlanError::new(2, format!("rustc knows no target {target}"))
             .help("`rustc --print target-list` names all"));
     }
     if Path::new(String::from_utf8_lossy(&asked.stdout).trim()).is_dir() {
         return Ok(());
     }
-    let error = PlanError::new(3, format!("{component}: the Rust target {target} is not installed"))
+    let error = PlanError::new(3, format!("the Rust target {target} is not installed"))
         .help(format!("rustup target add {target}"));
     Err(match target.strip_suffix("-unknown-linux-musl") {
         Some(arch) => error.help(format!(
@@ -122,13 +122,13 @@ pub fn require_target(workspace: &Path, component: &str, target: &str) -> Result
 }
 
 /// A rustc that cannot even tell its version, in its own words.
-fn broken(component: &str, said: &std::process::Output) -> PlanError {
+fn broken(said: &std::process::Output) -> PlanError {
     let text = String::from_utf8_lossy(&said.stderr);
     // Up to a blank line: a backtrace may follow.
     let lines = text.lines().map(str::trim_end).take_while(|line| !line.is_empty()).take(TOLD);
     let (help, lines): (Vec<&str>, Vec<&str>) = lines.partition(|line| line.starts_with("help: "));
     let said = if lines.is_empty() { said.status.to_string() } else { lines.join("\n") };
-    let error = PlanError::new(3, format!("{component}: rustc is there, but it does not work: {said}"));
+    let error = PlanError::new(3, format!("rustc is there, but it does not work: {said}"));
     help.iter().fold(error, |error, line| error.help(line.trim_start_matches("help: ")))
 }
 

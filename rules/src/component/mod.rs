@@ -104,7 +104,7 @@ impl Rule for Component {
         let target = self.target.clone().unwrap_or_else(|| format!("{}-unknown-linux-musl", planner.arch()));
         let uses_rust = self.build.as_ref().is_none_or(|script| script.contains("cargo"));
         if uses_rust {
-            host::require_target(planner.root(), planner.name(), &target)?;
+            host::require_target(planner.root(), &target)?;
         }
         let (source, version) = self.source.plan(planner)?;
         let prepare = planner.step(builtin(
@@ -135,8 +135,8 @@ impl Rule for Component {
                 (name.as_str(), install::Placement { to, mode: install.mode().unwrap_or(0o755) })
             })
             .collect();
-        let placements = serde_json::to_string(&placements)
-            .map_err(|e| PlanError::new(2, format!("{}: install: {e}", planner.name())))?;
+        let placements =
+            serde_json::to_string(&placements).map_err(|e| PlanError::new(2, format!("install: {e}")))?;
         let check = if self.build.is_none() { "yes" } else { "no" };
         let names: Vec<String> = self.install.keys().cloned().collect();
         let done = planner.step(builtin(

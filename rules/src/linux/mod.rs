@@ -103,7 +103,7 @@ impl Rule for Linux {
     fn plan(&self, planner: &mut Planner<'_>) -> Result<(), PlanError> {
         let arch = self.arch.as_deref().unwrap_or(planner.arch());
         if arch != "x86_64" {
-            let text = format!("{}: kernels are built for x86_64 only, not for {arch}", planner.name());
+            let text = format!("kernels are built for x86_64 only, not for {arch}");
             return Err(PlanError::new(2, text));
         }
         let kbuild = make::Kbuild { arch, epoch: planner.epoch(), tools: self.tools.all() };
