@@ -182,16 +182,11 @@ fn wrong_fields_are_refused() {
     }
 }
 
-/// What only the graph tells is refused before anything runs.
+/// What only planning tells is refused before anything runs.
 #[test]
-fn targets_that_do_not_fit_are_refused() {
-    for (from, to, message) in
-        [("arch: x86_64 }", "arch: riscv64 }", "kernels are built for x86_64 only, not for riscv64")]
-    {
-        assert!(FILE.contains(from), "{from}");
-        let dir = workspace(&FILE.replace(from, to));
-        let loaded = loaded(dir.path()).unwrap();
-        let errors = graph(&loaded, dir.path()).err().unwrap_or_else(|| panic!("{to} was taken"));
-        assert!(errors.iter().any(|e| e == message), "{to}: {errors:?}");
-    }
+fn an_architecture_that_is_not_there_is_refused() {
+    let dir = workspace(&FILE.replace("arch: x86_64 }", "arch: riscv64 }"));
+    let loaded = loaded(dir.path()).unwrap();
+    let errors = graph(&loaded, dir.path()).err().unwrap();
+    assert!(errors.contains(&"kernels are built for x86_64 only, not for riscv64".to_owned()), "{errors:?}");
 }
