@@ -138,3 +138,39 @@ fn steps_of_an_interrupted_run_were_stopped() {
         answer["causes"][0]["chain"].as_array().unwrap().iter().map(|h| &h["how"]).collect();
     assert_eq!(hows, ["would run", "waits"], "{answer:#}");
 }
+
+#[test]
+fn a_chain_of_any_length_is_followed() {
+    const LENGTH: usize = 3000;
+    let mut yaml = String::from(
+        "targets:\n  t0: { rule: command, executor: host, inputs: [x], run: 'cp x \"$OUT/o\"', outputs: [o] }\n",
+    );
+    for n in 1..LENGTH {
+        let before = n - 1;
+        yaml.push_str(&format!(
+            "  t{n}: {{ rule: command, executor: host, deps: {{ A: t{before} }}, run: 'cp \"$A\" \"$OUT/o\"', outputs: [o] }}\n"
+        ));
+    }
+    let space = Space::new(&yaml);
+    let last = format!("t{}", LENGTH - 1);
+    space.write("x", "1");
+    space.builds(&[&last]);
+    space.write("x", "2");
+    space.builds(&[&last]);
+    let answer = space.why(&last).1;
+    assert_eq!(cause(&answer, "file", "x")["chain"].as_array().unwrap().len(), LENGTH);
+    let text = space.run(&["why", &last]).stdout;
+    assert!(text.contains(&format!(" → {} more → ", LENGTH - 10)), "{text}");
+}
+
+#[test]
+fn a_step_that_the_other_run_did_not_have_is_said_to_be_new_in_this_one() {
+    let space = taken();
+    let first = space.json(&["runs", "--json"])["runs"][0]["id"].as_str().unwrap().to_owned();
+    space.edit_yaml("targets:\n", "targets:\n  other: { rule: cpio, root: system, compress: gzip }\n");
+    space.builds(&["other"]);
+    space.builds(&["other"]);
+    let (code, answer) = space.why_with("other", &["--against", &first]);
+    assert_eq!((code, &answer["decision"]), (0, &json!("hit")), "{answer:#}");
+    cause(&answer, "new", "not built in the run that it is compared with");
+}

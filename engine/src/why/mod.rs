@@ -56,6 +56,19 @@ impl<'r> Run<'r> {
     }
 }
 
+/// Causes, and how they were come to.
+struct Roots<'r> {
+    /// With the place in `links` of the step that each is of.
+    causes: Vec<(Cause, usize)>,
+    links: Vec<Link<'r>>,
+}
+
+/// A step, and the place of the one below it that it was come to from.
+struct Link<'r> {
+    step: &'r StepRun,
+    below: Option<usize>,
+}
+
 /// Record files read so far, newest run first.
 #[derive(Default)]
 struct Records {
@@ -176,10 +189,12 @@ impl<'a> Explainer<'a> {
         }
         let counts = |s: &&&StepRun| decision == Decision::Hit || s.outcome != OutcomeCode::Hit;
         answer.millis = own.iter().filter(counts).map(|s| s.millis).sum();
-        let mut seen = BTreeSet::new();
-        for step in own.iter().filter(|s| s.reason != Reason::Hit || self.baseline(s) != s.key) {
-            self.roots(step, &run, &mut Vec::new(), &mut seen, &mut answer.causes);
-        }
+        let differing = |s: &&StepRun| s.reason != Reason::Hit || self.baseline(s) != s.key;
+        let roots = self.roots(own.iter().copied().filter(differing), &run);
+        let chains: Vec<Vec<Hop>> =
+            roots.causes.iter().map(|(_, at)| self.chain(&roots, *at, &run)).collect();
+        let causes = roots.causes.into_iter().zip(chains);
+        answer.causes = causes.map(|((cause, _), chain)| RootCause { cause, chain }).collect();
         answer.causes.sort_by_key(|c| c.cause.gate);
         self.cut_off(&own, &run, &mut answer);
         // What was cut off is no cause, unless it reached the target by another way too.
@@ -207,24 +222,31 @@ impl<'a> Explainer<'a> {
         }
     }
 
-    /// Follows a step's difference to its roots.
-    fn roots<'r>(
-        &self,
-        step: &'r StepRun,
-        run: &Run<'r>,
-        chain: &mut Vec<Hop>,
-        seen: &mut BTreeSet<(String, String)>,
-        out: &mut Vec<RootCause>,
-    ) {
-        if !seen.insert((step.target.clone(), step.step.clone())) {
-            return;
+    /// Follows the differences of steps to their roots, each step once. Not a recursion: chains may be of any length.
+    fn roots<'r>(&self, from: impl DoubleEndedIterator<Item = &'r StepRun>, run: &Run<'r>) -> Roots<'r> {
+        let mut roots = Roots { causes: Vec::new(), links: Vec::new() };
+        let mut seen = HashSet::new();
+        let mut stack: Vec<Link<'r>> = from.rev().map(|step| Link { step, below: None }).collect();
+        while let Some(link) = stack.pop() {
+            let step = link.step;
+            if !seen.insert((&step.target, &step.step)) {
+                continue;
+            }
+            let at = roots.links.len();
+            roots.links.push(link);
+            let mut above = Vec::new();
+            for cause in self.causes(step, run, &mut above) {
+                roots.causes.push((cause, at));
+            }
+            stack.extend(above.into_iter().rev().map(|step| Link { step, below: Some(at) }));
         }
-        chain.push(Hop { target: step.target.clone(), step: step.step.clone(), how: self.how(step, run) });
-        let mut push = |cause| {
-            let hops: Vec<Hop> = chain.iter().rev().cloned().collect();
-            out.push(RootCause { cause, chain: hops });
-        };
-        let plain = |gate, subject: &str, old: Option<String>, new: Option<String>, change| Cause {
+        roots
+    }
+
+    /// Why a step ran, as far as it is not because of steps `above` it.
+    fn causes<'r>(&self, step: &'r StepRun, run: &Run<'r>, above: &mut Vec<&'r StepRun>) -> Vec<Cause> {
+        let mut found = Vec::new();
+        let plain = |gate, subject: &str, change, old: Option<String>, new: Option<String>| Cause {
             gate,
             target: step.target.clone(),
             step: step.step.clone(),
@@ -234,55 +256,52 @@ impl<'a> Explainer<'a> {
             new,
             line: None,
         };
+        let short = |key: &Digest| Some(key.short());
         match &step.reason {
-            Reason::Forced => push(plain(Gate::Forced, "--force", None, None, "value")),
-            Reason::NoCache => push(plain(Gate::Forced, "--no-cache", None, None, "value")),
+            Reason::Forced => found.push(plain(Gate::Forced, "--force", "value", None, None)),
+            Reason::NoCache => found.push(plain(Gate::Forced, "--no-cache", "value", None, None)),
             Reason::FailedBefore => {
-                push(plain(Gate::FailedBefore, "its last attempt failed", None, None, "value"))
+                found.push(plain(Gate::FailedBefore, "its last attempt failed", "value", None, None));
             }
-            Reason::ResultGone => push(plain(
-                Gate::ResultGone,
-                "its result is gone from the store",
-                step.key.map(|k| k.short()),
-                None,
-                "removed",
-            )),
+            Reason::ResultGone => {
+                let subject = "its result is gone from the store";
+                let key = step.key.as_ref().and_then(short);
+                found.push(plain(Gate::ResultGone, subject, "removed", key, None));
+            }
             Reason::BlobLost { digest, output, corrupt } => {
                 let state = if *corrupt { "damaged and set aside" } else { "evicted" };
-                push(plain(
-                    Gate::BlobLost,
-                    &format!("a blob of its output {output}"),
-                    Some(digest.short()),
-                    Some(state.into()),
-                    "removed",
-                ));
+                let subject = format!("a blob of its output {output}");
+                let (old, new) = (short(digest), Some(state.into()));
+                found.push(plain(Gate::BlobLost, &subject, "removed", old, new));
             }
             Reason::Hit | Reason::KeyChanged | Reason::New | Reason::NotReached => {}
         }
-        let differences = match (self.baseline(step), step.key) {
-            (Some(old), Some(new)) if old != new => self.differences(&old, &new),
-            (None, Some(_)) if step.reason != Reason::Hit => {
-                push(self.never(&step.target, &step.step));
-                None
+        let (old, new) = match (self.baseline(step), step.key) {
+            (Some(old), Some(new)) if old != new => (old, new),
+            (None, Some(_)) if step.reason != Reason::Hit || self.against.is_some() => {
+                found.push(self.never(&step.target, &step.step));
+                return found;
             }
             // A prediction's waiting step: what it waits for explains it.
             (_, None) => {
-                for origin in step.origins.values() {
-                    if let Some(up) = run.step(origin).filter(|up| up.reason != Reason::Hit) {
-                        self.roots(up, run, chain, seen, out);
-                    }
-                }
-                None
+                let steps = step.origins.values().filter_map(|origin| run.step(origin));
+                above.extend(steps.filter(|up| up.reason != Reason::Hit));
+                return found;
             }
-            _ => None,
+            _ => return found,
         };
-        for difference in differences.into_iter().flatten() {
+        let Some(differences) = self.differences(&old, &new) else {
+            let subject = "key, whose earlier record is gone,";
+            found.push(plain(Gate::Engine, subject, "value", short(&old), short(&new)));
+            return found;
+        };
+        for difference in differences {
             let origin = difference.input.as_ref().and_then(|i| step.origins.get(i));
             let up = origin.and_then(|origin| run.step(origin));
             if let Some(up) = up
                 && (self.baseline(up) != up.key || up.reason != Reason::Hit)
             {
-                self.roots(up, run, chain, seen, out);
+                above.push(up);
                 continue;
             }
             let subject = self.subject(step, &difference, run);
@@ -292,20 +311,10 @@ impl<'a> Explainer<'a> {
                 (gate, _) => gate,
             };
             let line = difference.field.and_then(|f| self.line(&step.target, &f));
-            let cause = Cause {
-                gate,
-                target: step.target.clone(),
-                step: step.step.clone(),
-                subject,
-                change: difference.change,
-                old: difference.old,
-                new: difference.new,
-                line,
-            };
-            let hops: Vec<Hop> = chain.iter().rev().cloned().collect();
-            out.push(RootCause { cause, chain: hops });
+            let cause = plain(gate, &subject, difference.change, difference.old, difference.new);
+            found.push(Cause { line, ..cause });
         }
-        chain.pop();
+        found
     }
 
     fn blank(&self, target: &str, decision: Decision) -> Explanation {
@@ -353,7 +362,10 @@ impl<'a> Explainer<'a> {
             gate: Gate::New,
             target: target.into(),
             step: step.into(),
-            subject: "never built in this workspace".into(),
+            subject: match self.against {
+                Some(_) => "not built in the run that it is compared with".into(),
+                None => "never built in this workspace".into(),
+            },
             change: "added",
             old: None,
             new: None,
@@ -377,6 +389,17 @@ impl<'a> Explainer<'a> {
         }
         records.unread = Some(unread);
         records.known.get(key).and_then(|bytes| ActionRecord::decode(bytes).ok())
+    }
+
+    /// The way from a cause's step down to the asked target.
+    fn chain(&self, roots: &Roots<'_>, at: usize, run: &Run<'_>) -> Vec<Hop> {
+        let links = std::iter::successors(roots.links.get(at), |link| roots.links.get(link.below?));
+        let hop = |step: &StepRun| Hop {
+            target: step.target.clone(),
+            step: step.step.clone(),
+            how: self.how(step, run),
+        };
+        links.map(|link| hop(link.step)).collect()
     }
 
     fn how(&self, step: &StepRun, run: &Run<'_>) -> String {
@@ -409,13 +432,12 @@ impl<'a> Explainer<'a> {
             if !changed || !self.same_output(step) || moved {
                 continue;
             }
-            let mut roots = Vec::new();
-            self.roots(step, run, &mut Vec::new(), &mut BTreeSet::new(), &mut roots);
+            let roots = self.roots(std::iter::once(step), run);
             answer.cut_off.push(CutOff {
                 target: step.target.clone(),
                 step: step.step.clone(),
                 millis: if step.outcome == OutcomeCode::Ran { step.millis } else { 0 },
-                causes: roots.into_iter().map(|r| r.cause).collect(),
+                causes: roots.causes.into_iter().map(|(cause, _)| cause).collect(),
             });
         }
         answer.cut_off.sort_by(|a, b| (&a.target, &a.step).cmp(&(&b.target, &b.step)));

@@ -8,6 +8,8 @@ use super::{Cause, Decision, Explanation, Gate, Hop};
 const LISTED: usize = 20;
 /// The same for what was cut off.
 const LISTED_CUT_OFF: usize = 3;
+/// How many steps of a chain are named without `--all`.
+const LISTED_HOPS: usize = 10;
 /// How many tools are named that need the same package.
 const LISTED_TOOLS: usize = 4;
 /// Longer values are shown where they differ only.
@@ -27,9 +29,7 @@ pub fn render(answer: &Explanation, all: bool) -> String {
         for (causes, chain) in groups.iter().take(listed) {
             let _ = writeln!(out, "  {}", sentence(causes, &answer.file));
             if chain.len() > 1 {
-                let hops: Vec<String> =
-                    chain.iter().map(|h| format!("{}:{} ({})", h.target, h.step, h.how)).collect();
-                let _ = writeln!(out, "    {}", hops.join(" → "));
+                let _ = writeln!(out, "    {}", way(chain, all));
             }
         }
         if groups.len() > listed {
@@ -55,6 +55,17 @@ pub fn render(answer: &Explanation, all: bool) -> String {
         }
     }
     out
+}
+
+/// A chain in one line; the middle of a long one is counted.
+fn way(chain: &[Hop], all: bool) -> String {
+    let hop = |h: &Hop| format!("{}:{} ({})", h.target, h.step, h.how);
+    let mut hops: Vec<String> = chain.iter().map(hop).collect();
+    if !all && hops.len() > LISTED_HOPS {
+        let (first, last) = (LISTED_HOPS / 2, hops.len() - LISTED_HOPS / 2);
+        hops.splice(first..last, [format!("{} more", last - first)]);
+    }
+    hops.join(" → ")
 }
 
 type Group<'a> = (Vec<&'a Cause>, &'a [Hop]);
@@ -282,6 +293,16 @@ mod tests {
         assert_eq!(text, format!("changed: …{0}a → …{0}b", "x".repeat(12)));
         let wide = change(&cause(Gate::Spec, "install", "a", &"b".repeat(200)));
         assert_eq!(wide, format!("changed: a → {}…", "b".repeat(69)));
+    }
+
+    #[test]
+    fn the_middle_of_a_long_way_is_counted() {
+        let hop = |n: usize| Hop { target: format!("t{n}"), step: "run".into(), how: "hit".into() };
+        let chain: Vec<Hop> = (0..100).map(hop).collect();
+        let text = way(&chain, false);
+        assert!(text.contains("t4:run (hit) → 90 more → t95:run (hit)"), "{text}");
+        assert_eq!(way(&chain, true).matches(" → ").count(), 99);
+        assert_eq!(way(&chain[..10], false).matches(" → ").count(), 9);
     }
 
     #[test]
