@@ -18,7 +18,7 @@ use serde::Deserialize;
 
 use crate::env::{self, Env};
 use crate::one_or_many::OneOrMany;
-use crate::size;
+use crate::{size, tools};
 
 /// A script or program on declared inputs.
 #[derive(Deserialize, JsonSchema)]
@@ -57,7 +57,8 @@ pub struct CommandRule {
 enum Outputs {
     One(String),
     List(Vec<String>),
-    Named(serde_json::Map<String, serde_json::Value>),
+    /// In the order of the file: the first is the default.
+    Named(#[schemars(with = "BTreeMap<String, String>")] serde_json::Map<String, serde_json::Value>),
 }
 
 #[derive(Clone, Copy, Default, Deserialize, JsonSchema)]
@@ -161,6 +162,7 @@ impl Rule for CommandRule {
                 wrong(output.field.clone(), message, "outputs need different names");
             }
         }
+        errors.extend(tools::faults(&self.tools));
         if !errors.is_empty() {
             return Err(errors);
         }

@@ -20,6 +20,7 @@ mod rootfs;
 mod size;
 mod source;
 mod steps;
+mod tools;
 
 use mosbuild_engine::rule::{Registry, RuleType};
 

@@ -221,3 +221,24 @@ fn three_hundred_targets_from_two_processes_at_once() {
     one.assert_clean();
     one.builds(&["all"]).counts(0, 300, 0);
 }
+
+#[test]
+fn fields_of_a_command_that_cannot_be_meant() {
+    let space = Space::new("");
+    for (fields, text) in [
+        ("run: ':', outputs: { a: [x] }", "wrong type of `outputs.a`"),
+        ("run: ':', outputs: x, tools: /usr/bin/gcc", "\"/usr/bin/gcc\" is no name of a program"),
+        ("run: ':', outputs: x, memory: 0", "\"0\" is no size of memory"),
+        ("run: ':', outputs: x, timeout: 0", "expected 1 to 31536000"),
+        ("run: ':', outputs: x, timeout: 18446744073709551615", "expected 1 to 31536000"),
+        ("argv: [''], outputs: x", "`argv` names no program"),
+        ("run: ':', outputs: x, env: { A: 1 }, deps: { A: a }", "A is the name of a dep as well"),
+        ("run: ':', outputs: x, deps: { 1a: a }", "\"1a\" is no name of a variable"),
+        ("run: ':', outputs: x, env: { PATH: x }", "PATH is set by mosbuild"),
+    ] {
+        space.yaml(&format!("targets:\n  a: {{ rule: command, {fields} }}\n"));
+        let output = space.build(&["a"]);
+        assert_eq!(output.code, Some(2), "{fields}: {output}");
+        output.says(text).says("mosbuild.yaml:4:");
+    }
+}

@@ -40,6 +40,7 @@ use crate::env::{self, Env};
 use crate::one_or_many::OneOrMany;
 use crate::source::Source;
 use crate::steps::{at, builtin, command, made, read, writable};
+use crate::tools;
 use fields::Install;
 
 /// A program of one's own, statically linked.
@@ -84,7 +85,8 @@ pub struct Component {
 
 impl Rule for Component {
     fn declare(&self) -> Result<RuleFacts, Vec<FieldError>> {
-        let errors = self.faults();
+        let mut errors = self.faults();
+        errors.extend(tools::faults(&self.tools));
         if !errors.is_empty() {
             return Err(errors);
         }

@@ -30,6 +30,7 @@ use serde::Deserialize;
 use crate::one_or_many::OneOrMany;
 use crate::source::PathSource;
 use crate::steps::{at, builtin, command, made, read};
+use crate::tools;
 
 /// Raised when the same fields are planned in another way.
 pub const VERSION: u32 = 1;
@@ -69,7 +70,8 @@ const BASES: [&str; 6] =
 
 impl Rule for Linux {
     fn declare(&self) -> Result<RuleFacts, Vec<FieldError>> {
-        let errors = self.faults();
+        let mut errors = self.faults();
+        errors.extend(tools::faults(&self.tools));
         if !errors.is_empty() {
             return Err(errors);
         }
