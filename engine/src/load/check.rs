@@ -197,7 +197,12 @@ impl Check<'_> {
             let known = match (branch, &node.value) {
                 (Shape::Map { fields, rest, .. }, Value::Map(entries)) => {
                     let known = entries.iter().filter(|(k, _)| field(fields, &k.text).is_some()).count();
-                    known * 2 + usize::from(rest.is_some() || (only && !entries.is_empty()))
+                    let near = |key: &str| {
+                        self.subject.hints.nearest(key, fields.iter().map(|(f, _)| f.as_str())).is_some()
+                    };
+                    let meant = only && !entries.is_empty()
+                        || known == 0 && entries.iter().any(|(k, _)| near(&k.text));
+                    known * 2 + usize::from(rest.is_some() || meant)
                 }
                 (Shape::List { .. } | Shape::Tuple(_), Value::Seq(_)) => 1,
                 (Shape::Word(_), Value::Scalar { .. }) => 1,

@@ -70,6 +70,7 @@ targets:
   b: { rule: command, run: x, source: { giit: url, rev: main } }
   c: { rule: command, run: x, source: zinit }
   d: { rule: command, run: x, source: { url: x } }
+  e: { rule: command, run: x, source: { pth: x } }
   m:
     rule: modules
     linux: a
@@ -108,22 +109,30 @@ error[wrong-type]: wrong type of `source` of target `d`
 6 |   d: { rule: command, run: x, source: { url: x } }
   |                                       ^^^^^^^^^^ expected `{git, rev}`, `{crate, version}` or `{path}`, found `{url}`
 
+error[unknown-field]: unknown field `pth` in `source` of target `e`
+ --> mosbuild.yaml:7:41
+  |
+7 |   e: { rule: command, run: x, source: { pth: x } }
+  |                                         ^^^ did you mean `path`?
+  |
+  = note: the fields are path
+
 error[wrong-type]: wrong type of `install[0]` of target `m`
-  --> mosbuild.yaml:11:9
+  --> mosbuild.yaml:12:9
    |
-11 |       - text
+12 |       - text
    |         ^^^^ expected `{from, to}` or `{link, at}`, found `text`
 
 error[wrong-type]: wrong type of `install[1]` of target `m`
-  --> mosbuild.yaml:12:9
+  --> mosbuild.yaml:13:9
    |
-12 |       - { }
+13 |       - { }
    |         ^^^ expected `{from, to}` or `{link, at}`, found a map
 
 error[wrong-type]: wrong type of `install[2].from` of target `m`
-  --> mosbuild.yaml:13:17
+  --> mosbuild.yaml:14:17
    |
-13 |       - { from: [a], to: b }
+14 |       - { from: [a], to: b }
    |                 ^^^ expected a string, found a list
 "#
     );
