@@ -263,6 +263,9 @@ fn the_json_schema_names_every_rule_and_lets_scalars_be() {
     assert_eq!(command["additionalProperties"], false);
     assert_eq!(command["required"], serde_json::json!(["rule", "run"]));
     assert_eq!(command["properties"]["run"]["type"], serde_json::json!(["string", "number", "boolean"]));
+    // A mode without quotes is another number to each reader of YAML.
+    let mode = &document["$defs"]["modules.Copy"]["properties"]["mode"];
+    assert_eq!((&mode["type"], mode.get("format")), (&serde_json::json!("string"), None));
     let references = document.to_string().matches("\"$ref\":\"#/$defs/").count();
     let resolved =
         refs(&document).iter().filter(|name| document["$defs"].get(name.as_str()).is_some()).count();
