@@ -8,6 +8,8 @@ use mosbuild_engine::load::Diagnostics;
 pub enum Failure {
     /// Whoever read stdout has gone away: nothing is wrong and nothing more is to be done.
     BrokenPipe,
+    /// All has been said; the exit code is left.
+    Told(u8),
     /// Errors, each with lines of help.
     Errors {
         /// Exit code.

@@ -48,6 +48,7 @@ fn enter(global: &mut GlobalArgs) {
 fn report(ui: &Ui, global: &GlobalArgs, failure: Failure) -> u8 {
     match failure {
         Failure::BrokenPipe => 0,
+        Failure::Told(exit) => exit,
         Failure::Errors { exit, errors } => {
             for (message, help) in &errors {
                 ui.error(message, help);

@@ -197,3 +197,24 @@ fn show_names_inputs_by_their_paths() {
     let text = space.run(&["show", "s"]).stdout;
     assert!(text.contains("\n  root/init ") && text.contains("\n  root/etc/conf/a "), "{text}");
 }
+
+#[test]
+fn a_build_that_breaks_off_is_summed_up() {
+    // A large folder's tree is kept in the store before its step is keyed; here it cannot be.
+    let space = Space::new(
+        "targets:\n  t: { rule: command, inputs: [d/], run: 'ls d > \"$OUT/o\"', outputs: [o] }\n",
+    );
+    for n in 0..300 {
+        space.write(&format!("d/{n}"), "");
+    }
+    let cas = space.store().join("cas");
+    std::fs::create_dir_all(&cas).unwrap();
+    for shelf in 0..256 {
+        std::fs::write(cas.join(format!("{shelf:02x}")), "in the way").unwrap();
+    }
+    let output = space.build(&["t"]);
+    assert_eq!(output.code, Some(1), "{output}");
+    output.counts(0, 0, 1);
+    output.says("error: ");
+    assert_eq!(output.stderr.matches("error: ").count(), 1, "said once: {output}");
+}

@@ -5,13 +5,11 @@ use std::sync::Arc;
 
 use clap::Args;
 use mosbuild_engine::build::{BuildOptions, Report, build, predict};
-use mosbuild_engine::events::{Event, Sink};
 use mosbuild_engine::plan::closure;
 
 use crate::args::{GlobalArgs, StoreArgs};
 use crate::failure::Failure;
-use crate::interrupt;
-use crate::progress::{Display, History, JsonLines, requested};
+use crate::progress::{Display, History, JsonLines, Watched, requested};
 use crate::session::{Access, Grounds, Session};
 use crate::standing::{forecast_lines, forecast_object};
 use crate::ui::{Ui, annotated_file};
@@ -136,35 +134,22 @@ pub fn execute(
     let history = History::new(site.clone(), options.requested.clone(), jobs);
     let display = Display::new(ui, annotated_file(&site.load.root.join(&site.load.file)), history);
     let events = args.events.as_deref().map(JsonLines::open).transpose()?.map(Arc::new);
-    let sink = Arc::new(Watched { events: events.clone(), display: display.sink() });
-    let built = build(site, &grounds.store, options, sink);
+    let watched = Arc::new(Watched::new(events.clone(), display.sink()));
+    let built = build(site, &grounds.store, options, watched.clone());
     display.close();
+    let built = match built.map_err(Failure::from) {
+        Err(Failure::Errors { exit, errors }) if watched.broken_off() => {
+            for (message, help) in &errors {
+                ui.error(message, help);
+            }
+            watched.sum_up();
+            Err(Failure::Told(exit))
+        }
+        other => other,
+    };
     // After a summary this has been said already.
     if let Some(error) = events.and_then(|e| e.finish()) {
         ui.error(&error, &[]);
     }
-    Ok(built?)
-}
-
-/// The display, and before it the file of events, so that its errors stand before the summary.
-struct Watched {
-    events: Option<Arc<JsonLines>>,
-    display: Arc<dyn Sink>,
-}
-
-impl Sink for Watched {
-    fn event(&self, event: &Event) {
-        if matches!(event, Event::StepStarted { .. }) {
-            interrupt::hand_over();
-        }
-        if let Some(events) = &self.events {
-            events.event(event);
-            if matches!(event, Event::RunFinished { .. })
-                && let Some(message) = events.finish()
-            {
-                self.display.event(&Event::Warning { message });
-            }
-        }
-        self.display.event(event);
-    }
+    built
 }

@@ -7,6 +7,7 @@ mod json;
 mod narrator;
 mod plain;
 mod terminal;
+mod watched;
 
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ pub use estimate::{History, durations, requested};
 pub use json::JsonLines;
 pub use narrator::Narrator;
 pub use plain::Plain;
+pub use watched::Watched;
 
 use crate::ui::Ui;
 
