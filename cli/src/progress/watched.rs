@@ -1,8 +1,8 @@
 //! The subscribers of a build as one: the file of events, then the display, so that what is wrong with the file is
 //! said before the summary. Keeps count, so that a build that breaks off is summed up too. Draws nothing.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use mosbuild_engine::events::{Event, Outcome, Sink};
@@ -14,57 +14,63 @@ use crate::interrupt;
 pub struct Watched {
     events: Option<Arc<JsonLines>>,
     display: Arc<dyn Sink>,
-    tally: Mutex<Tally>,
-}
-
-#[derive(Default)]
-struct Tally {
-    started: Option<Instant>,
-    over: bool,
-    ended: HashMap<String, Outcome>,
+    started: OnceLock<Instant>,
+    over: AtomicBool,
+    /// Targets that ended. One whose blob was lost counts twice; a build that is not broken off does not ask.
+    built: AtomicUsize,
+    cached: AtomicUsize,
+    failed: AtomicUsize,
 }
 
 impl Watched {
     /// For this file of events, if any, and this display.
     pub fn new(events: Option<Arc<JsonLines>>, display: Arc<dyn Sink>) -> Watched {
-        Watched { events, display, tally: Mutex::default() }
-    }
-
-    fn tally(&self) -> MutexGuard<'_, Tally> {
-        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+        Watched {
+            events,
+            display,
+            started: OnceLock::new(),
+            over: AtomicBool::new(false),
+            built: AtomicUsize::new(0),
+            cached: AtomicUsize::new(0),
+            failed: AtomicUsize::new(0),
+        }
     }
 
     /// Whether the build began and gave no summary.
     pub fn broken_off(&self) -> bool {
-        let tally = self.tally();
-        tally.started.is_some() && !tally.over
+        self.started.get().is_some() && !self.over.load(Ordering::SeqCst)
     }
 
     /// The summary of a build that broke off: of what had ended by then, and one failure at least.
     pub fn sum_up(&self) {
-        let event = {
-            let tally = self.tally();
-            let count = |outcome| tally.ended.values().filter(|o| **o == outcome).count();
-            Event::RunFinished {
-                built: count(Outcome::Ran),
-                cached: count(Outcome::Hit),
-                failed: count(Outcome::Failed).max(1),
-                millis: tally.started.map_or(0, |at| at.elapsed().as_millis() as u64),
-            }
-        };
-        self.event(&event);
+        self.event(&Event::RunFinished {
+            built: self.built.load(Ordering::SeqCst),
+            cached: self.cached.load(Ordering::SeqCst),
+            failed: self.failed.load(Ordering::SeqCst).max(1),
+            millis: self.started.get().map_or(0, |at| at.elapsed().as_millis() as u64),
+        });
     }
 }
 
 impl Sink for Watched {
     fn event(&self, event: &Event) {
         match event {
-            Event::RunStarted { .. } => self.tally().started = Some(Instant::now()),
-            Event::StepStarted { .. } => interrupt::hand_over(),
-            Event::TargetFinished { target, outcome, .. } => {
-                self.tally().ended.insert(target.clone(), *outcome);
+            Event::RunStarted { .. } => {
+                self.started.get_or_init(Instant::now);
             }
-            Event::RunFinished { .. } => self.tally().over = true,
+            Event::StepStarted { .. } => interrupt::hand_over(),
+            Event::TargetFinished { outcome, .. } => {
+                let counter = match outcome {
+                    Outcome::Ran => Some(&self.built),
+                    Outcome::Hit => Some(&self.cached),
+                    Outcome::Failed => Some(&self.failed),
+                    Outcome::Skipped | Outcome::Cancelled => None,
+                };
+                if let Some(counter) = counter {
+                    counter.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            Event::RunFinished { .. } => self.over.store(true, Ordering::SeqCst),
             _ => {}
         }
         if let Some(events) = &self.events {
@@ -81,6 +87,8 @@ impl Sink for Watched {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
 
     #[derive(Default)]
@@ -98,7 +106,7 @@ mod tests {
         let watched = Watched::new(None, seen.clone());
         assert!(!watched.broken_off(), "it has not begun");
         watched.event(&Event::RunStarted { schema: "x", run: "r".into(), targets: 3, steps: 3 });
-        for (target, outcome) in [("a", Outcome::Hit), ("b", Outcome::Ran), ("b", Outcome::Ran)] {
+        for (target, outcome) in [("a", Outcome::Hit), ("b", Outcome::Ran)] {
             watched.event(&Event::TargetFinished { target: target.into(), outcome, millis: 1 });
         }
         assert!(watched.broken_off());
