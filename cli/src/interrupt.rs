@@ -3,7 +3,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::ui::Ui;
 
@@ -15,15 +16,15 @@ pub fn hand_over() {
     HANDED_OVER.store(true, Ordering::SeqCst);
 }
 
-/// Ends this process with exit code 130 if it is interrupted before [`hand_over`]. A host that refuses the thread
-/// leaves it to the signal to end the process.
+/// From now on ends this process with exit code 130 if it is interrupted before [`hand_over`]. On a host that refuses
+/// what this needs, the signal ends it.
 pub fn watch(ui: &Ui) {
+    // Listening begins here, not when the thread comes to it.
+    let Ok((runtime, signals)) = listen() else { return };
     let ui = ui.clone();
-    let watching = move || -> std::io::Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let _ = std::thread::Builder::new().name("interrupts".into()).spawn(move || {
+        let [mut interrupt, mut terminate] = signals;
         runtime.block_on(async {
-            let (mut interrupt, mut terminate) =
-                (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
             loop {
                 tokio::select! {
                     _ = interrupt.recv() => {}
@@ -35,7 +36,15 @@ pub fn watch(ui: &Ui) {
                     std::process::exit(130);
                 }
             }
-        })
+        });
+    });
+}
+
+fn listen() -> std::io::Result<(Runtime, [Signal; 2])> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let signals = {
+        let _inside = runtime.enter();
+        [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?]
     };
-    let _ = std::thread::Builder::new().name("interrupts".into()).spawn(watching);
+    Ok((runtime, signals))
 }
