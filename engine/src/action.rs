@@ -49,7 +49,7 @@ pub struct StepInput {
 }
 
 /// Where an input's bytes come from.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Input {
     /// Files of the workspace matched by these patterns of the target (as declared by `Rule::declare`),
     /// as one tree at their workspace paths.

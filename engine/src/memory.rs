@@ -2,6 +2,7 @@
 //! An index kept in sled as one value; where that is lost or in use it is made again from run records and the store.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use mosbuild_cache::{ActionResult, Digest, Store};
 use serde::{Deserialize, Serialize};
@@ -18,7 +19,7 @@ pub struct StepMemory {
     /// Key of the step's last success or hit.
     pub key: Option<Digest>,
     /// Its result.
-    pub result: Option<ActionResult>,
+    pub result: Option<Arc<ActionResult>>,
     /// The run whose record file holds the key's record.
     pub record_run: String,
     /// Wall milliseconds of its last successful executions, newest last.
@@ -30,7 +31,8 @@ pub struct StepMemory {
 /// Every step's memory, by (target, step).
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Memory {
-    steps: HashMap<String, HashMap<String, StepMemory>>,
+    /// Target to its steps: few.
+    steps: HashMap<String, Vec<(String, StepMemory)>>,
 }
 
 impl Memory {
@@ -56,8 +58,9 @@ impl Memory {
                 self.learn(&id, runs.steps(&head).unwrap_or_default());
             }
         }
-        for memory in self.steps.values_mut().flat_map(HashMap::values_mut) {
-            memory.result = memory.key.and_then(|key| store.get_result(&key).ok().flatten());
+        for (_, memory) in self.steps.values_mut().flatten() {
+            let result = memory.key.and_then(|key| store.get_result(&key).ok().flatten());
+            memory.result = result.map(Arc::new);
         }
     }
 
@@ -85,16 +88,20 @@ impl Memory {
 
     /// What is remembered of a step.
     pub fn get(&self, target: &str, step: &str) -> Option<&StepMemory> {
-        self.steps.get(target)?.get(step)
+        self.steps.get(target)?.iter().find(|(name, _)| name == step).map(|(_, memory)| memory)
     }
 
     /// The same, to be changed.
     pub fn get_mut(&mut self, target: &str, step: &str) -> &mut StepMemory {
         if !self.steps.contains_key(target) {
-            self.steps.insert(target.to_owned(), HashMap::new());
+            self.steps.insert(target.to_owned(), Vec::with_capacity(1));
         }
         let steps = self.steps.entry(target.to_owned()).or_default();
-        steps.entry(step.to_owned()).or_default()
+        let at = steps.iter().position(|(name, _)| name == step).unwrap_or_else(|| {
+            steps.push((step.to_owned(), StepMemory::default()));
+            steps.len() - 1
+        });
+        &mut steps[at].1
     }
 
     /// Adds a measured duration.
@@ -115,7 +122,7 @@ impl Memory {
 
     /// The runs whose record files are still referred to.
     pub fn record_runs(&self) -> std::collections::BTreeSet<&str> {
-        self.steps.values().flat_map(|s| s.values()).map(|m| m.record_run.as_str()).collect()
+        self.steps.values().flatten().map(|(_, m)| m.record_run.as_str()).collect()
     }
 }
 
@@ -167,7 +174,7 @@ mod tests {
         let runs = Runs::of(dir.path());
         let write = |id: &str, step: StepRun| {
             let head = RunHead { id: id.into(), ..RunHead::default() };
-            runs.write(&head, &[step], &BTreeMap::new()).unwrap();
+            runs.write(&head, [step].into_iter(), &BTreeMap::new()).unwrap();
         };
         write("1", step(b"one", OutcomeCode::Ran, Reason::New, 5));
         write("2", step(b"two", OutcomeCode::Ran, Reason::KeyChanged, 7));
@@ -179,7 +186,7 @@ mod tests {
         let found = memory.get("t", "run").unwrap();
         assert_eq!((found.key, found.failed), (Some(Digest::of(b"two")), Some(Digest::of(b"bad"))));
         assert_eq!((found.record_run.as_str(), found.millis.as_slice()), ("2", [5, 7].as_slice()));
-        assert_eq!(found.result, Some(result));
+        assert_eq!(found.result, Some(Arc::new(result)));
         // What is remembered is not overwritten.
         memory.get_mut("t", "run").key = None;
         memory.recall(&runs, &store);

@@ -180,15 +180,15 @@ pub struct StepGraph {
     pub closure: Vec<u32>,
     /// Target → its steps; empty for targets outside of the closure.
     pub of_target: Vec<Vec<StepIx>>,
-    /// (target, output) → (step, step output).
-    outputs: Vec<BTreeMap<String, (StepIx, String)>>,
+    /// Target → its outputs: name, step, the step's name for it.
+    outputs: Vec<Vec<(String, StepIx, String)>>,
 }
 
 impl StepGraph {
     /// The step that makes an output of a target, and its name there.
     pub fn maker(&self, target: u32, output: &str) -> Option<(StepIx, &str)> {
-        let (step, name) = self.outputs[target as usize].get(output)?;
-        Some((*step, name))
+        let made = self.outputs[target as usize].iter().find(|(name, ..)| name == output);
+        made.map(|(_, step, name)| (*step, name.as_str()))
     }
 
     /// The step and output that an input of `node` comes from; `None` for sources.
@@ -240,7 +240,7 @@ pub fn plan(
         steps: Vec::new(),
         closure,
         of_target: vec![Vec::new(); count],
-        outputs: vec![BTreeMap::new(); count],
+        outputs: vec![Vec::new(); count],
     };
     let by_targets =
         loaded.targets.iter().flat_map(|t| &t.references).map(|r| (r.target, r.output.as_deref()));
@@ -277,9 +277,9 @@ impl StepGraph {
                 feeds: Vec::new(),
             });
         }
-        for (name, (position, output)) in plan.outputs {
-            self.outputs[target as usize].insert(name, (first + position as StepIx, output));
-        }
+        let outputs = plan.outputs.into_iter();
+        self.outputs[target as usize] =
+            outputs.map(|(name, (position, output))| (name, first + position as StepIx, output)).collect();
     }
 
     fn link(&mut self) {

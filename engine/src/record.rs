@@ -136,6 +136,8 @@ impl ActionRecord {
             put(&mut out, second.as_bytes());
             value.write(&mut out);
         }
+        // A build keeps one of each step.
+        out.shrink_to_fit();
         out
     }
 

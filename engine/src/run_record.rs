@@ -183,14 +183,14 @@ impl Runs {
     pub fn write(
         &self,
         head: &RunHead,
-        steps: &[StepRun],
+        steps: impl ExactSizeIterator<Item = StepRun>,
         records: &BTreeMap<Digest, Vec<u8>>,
     ) -> std::io::Result<()> {
         let dir = self.dir(&head.id);
         std::fs::create_dir_all(&dir)?;
         if head.same_as.is_none() {
             framed::write(&dir.join("records"), &framed::encode(b"mrec", VERSION, records))?;
-            framed::write(&dir.join("steps"), &framed::encode(b"mstp", VERSION, &steps))?;
+            framed::write(&dir.join("steps"), &framed::encode_all(b"mstp", VERSION, steps))?;
         }
         framed::write(&dir.join("head"), &framed::encode(b"mrun", VERSION, head))
     }
@@ -286,7 +286,7 @@ mod tests {
         let head = RunHead { id: "1".into(), ..RunHead::default() };
         runs.write(&head, &[step], &[(record.key(), record.encode())].into()).unwrap();
         let same = RunHead { id: "2".into(), same_as: Some("1".into()), ..RunHead::default() };
-        runs.write(&same, &[], &BTreeMap::new()).unwrap();
+        runs.write(&same, [].into_iter(), &BTreeMap::new()).unwrap();
         assert_eq!(runs.ids(), ["1", "2"]);
         let steps = runs.steps(&runs.head("2").unwrap()).unwrap();
         assert_eq!((steps[0].outcome, steps[0].baseline), (OutcomeCode::Hit, steps[0].key));

@@ -1,6 +1,7 @@
 //! `mosbuild shell`: a person in the place of a step, with its inputs, tools and environment.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use clap::Args;
 use mosbuild_cache::{ActionResult, Digest};
@@ -97,7 +98,7 @@ fn choose<'a>(
 }
 
 /// Results of all steps that are hits, by step.
-fn results(session: &Session, found: &Forecasted) -> Result<HashMap<u32, ActionResult>, Failure> {
+fn results(session: &Session, found: &Forecasted) -> Result<HashMap<u32, Arc<ActionResult>>, Failure> {
     let mut all = HashMap::new();
     for (ix, note) in (0u32..).zip(&found.predicted.steps) {
         let Some(key) = note.key else { continue };
@@ -105,7 +106,7 @@ fn results(session: &Session, found: &Forecasted) -> Result<HashMap<u32, ActionR
         let same = |key: &Digest| remembered.filter(|m| m.key == Some(*key)).and_then(|m| m.result.clone());
         let result = match same(&key) {
             Some(result) => Some(result),
-            None => session.store().get_result(&key)?,
+            None => session.store().get_result(&key)?.map(Arc::new),
         };
         all.extend(result.map(|result| (ix, result)));
     }
@@ -117,7 +118,7 @@ fn missing(
     session: &Session,
     found: &Forecasted,
     node: &StepNode,
-    results: &HashMap<u32, ActionResult>,
+    results: &HashMap<u32, Arc<ActionResult>>,
 ) -> Vec<String> {
     let lacking = node.needs.iter().filter(|n| !results.contains_key(n));
     let mut names: Vec<String> =

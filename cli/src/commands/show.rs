@@ -1,6 +1,7 @@
 //! `mosbuild show`: all that is known of one target, read off its plan, its action records and its results.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use clap::Args;
 use mosbuild_cache::{ActionResult, Digest};
@@ -40,7 +41,7 @@ struct StepView {
     state: String,
     key: Option<Digest>,
     record: Option<ActionRecord>,
-    result: Option<ActionResult>,
+    result: Option<Arc<ActionResult>>,
     cost: Option<u64>,
     /// Input → target:step that makes it.
     origins: BTreeMap<String, String>,
@@ -86,7 +87,7 @@ fn steps(session: &Session, found: &Forecasted, target: u32) -> Result<Vec<StepV
         let remembered = memory.filter(|m| m.key == key).and_then(|m| m.result.clone());
         let result = match (remembered, key) {
             (Some(result), _) => Some(result),
-            (None, Some(key)) => session.store().get_result(&key)?,
+            (None, Some(key)) => session.store().get_result(&key)?.map(Arc::new),
             (None, None) => None,
         };
         let cost = result.as_ref().map(|r| r.millis).or(memory.and_then(|m| m.millis.last().copied()));

@@ -9,12 +9,13 @@ use std::time::{Instant, SystemTime};
 
 use mosbuild_cache::{ActionResult, Digest, Output, Store};
 
+use super::place;
+use super::verdict::Note;
 use super::worker::{self, Attempt, Job};
 use super::{BuildError, BuildOptions, Forecast, Predicted, Prepared, Report, Resolved, Workspace};
-use super::{place, verdict};
 use crate::events::{EVENTS_SCHEMA, Event, Sink};
 use crate::plan::StepIx;
-use crate::run_record::{OutcomeCode, Reason, Runs, StepRun, new_id};
+use crate::run_record::{OutcomeCode, Reason, Runs, new_id};
 
 /// Where a step stands.
 pub(super) enum State {
@@ -43,7 +44,8 @@ pub(super) struct Driver<'a> {
     pub run: String,
     pub states: Vec<State>,
     /// What will be recorded of each step.
-    pub notes: Vec<StepRun>,
+    pub notes: Vec<Note>,
+    /// Of steps that wait for a slot.
     pub inputs: Vec<Option<Vec<Resolved>>>,
     pub records: BTreeMap<Digest, Vec<u8>>,
     /// Longest remaining path in milliseconds, by measured durations.
@@ -163,7 +165,8 @@ pub(super) fn predict(
         };
         targets.push((name.clone(), forecast));
     }
-    Ok(Predicted { targets, steps: driver.notes, records: driver.records })
+    let steps = (0..driver.notes.len()).map(|ix| driver.step_run(ix as StepIx)).collect();
+    Ok(Predicted { targets, steps, records: driver.records })
 }
 
 impl<'a> Driver<'a> {
@@ -190,7 +193,7 @@ impl<'a> Driver<'a> {
             .iter()
             .map(|s| options.force.contains(&prepared.loaded.targets[s.target as usize].name));
         let forced = forced.collect();
-        let notes = (0..count).map(|ix| verdict::note(&prepared, ix)).collect();
+        let notes = (0..count).map(|_| Note::default()).collect();
         let evaluate =
             (0..count).filter(|ix| graph.steps[*ix].needs.is_empty()).map(|ix| ix as StepIx).collect();
         Driver {
@@ -273,7 +276,6 @@ impl<'a> Driver<'a> {
         };
         let bytes = evaluator.record(node, &inputs)?.encode();
         let key = Digest::of(&bytes);
-        self.inputs[ix as usize] = Some(inputs);
         let target = &prepared.loaded.targets[node.target as usize].name;
         let memory = self.workspace.memory.get(target, &node.step.name);
         let baseline = memory.and_then(|m| m.key);
@@ -292,9 +294,9 @@ impl<'a> Driver<'a> {
         } else if self.options.no_cache {
             Reason::NoCache
         } else {
-            let found = match remembered.filter(fits) {
+            let found = match remembered.filter(|r| fits(r)) {
                 Some(result) => Some(result),
-                None => self.store.get_result(&key)?.filter(fits),
+                None => self.store.get_result(&key)?.filter(fits).map(Arc::new),
             };
             if let Some(result) = found {
                 self.sink.event(&Event::StepHit {
@@ -313,6 +315,7 @@ impl<'a> Driver<'a> {
             }
         };
         self.notes[ix as usize].reason = miss;
+        self.inputs[ix as usize] = Some(inputs);
         self.states[ix as usize] = State::Ready;
         self.ready.push((self.priority[ix as usize], Reverse(ix)));
         Ok(())
@@ -332,6 +335,15 @@ impl<'a> Driver<'a> {
             return;
         }
         let Some(key) = self.notes[ix as usize].key else { return };
+        // A step that runs again, because a blob that it made is lost, was perhaps a hit before.
+        let evaluator = self.prepared.evaluator(self.store);
+        let inputs = self.inputs[ix as usize].take();
+        let inputs = inputs.or_else(|| evaluator.inputs(node, &|step, name| self.output(step, name)));
+        let Some(inputs) = inputs else {
+            // One that it reads runs again too, and hands it on when it is done.
+            self.states[ix as usize] = State::Waiting;
+            return;
+        };
         let target = self.prepared.loaded.targets[node.target as usize].name.clone();
         let step = node.step.name.clone();
         let started = Event::StepStarted { target, step, key: key.hex(), why: self.why_line(ix) };
@@ -340,7 +352,7 @@ impl<'a> Driver<'a> {
         let job = Job {
             ix,
             key,
-            inputs: self.inputs[ix as usize].clone().unwrap_or_default(),
+            inputs,
             prepared: self.prepared.clone(),
             store: self.store.clone(),
             sink: self.sink.clone(),
@@ -375,9 +387,9 @@ impl<'a> Driver<'a> {
             Attempt::Made(result) => {
                 self.typical = (self.typical * 3 + millis) / 4;
                 self.forced[ix as usize] = false;
-                self.done(ix, *result, OutcomeCode::Ran, self.notes[ix as usize].reason.clone());
+                self.done(ix, result.into(), OutcomeCode::Ran, self.notes[ix as usize].reason.clone());
             }
-            Attempt::FoundMeanwhile(result) => self.done(ix, *result, OutcomeCode::Hit, Reason::Hit),
+            Attempt::FoundMeanwhile(result) => self.done(ix, result.into(), OutcomeCode::Hit, Reason::Hit),
             Attempt::Failed { error, .. } if self.interrupted && error.lost.is_none() => {
                 self.states[ix as usize] = State::Cancelled;
                 self.ended(ix, OutcomeCode::Cancelled, false);
@@ -390,7 +402,7 @@ impl<'a> Driver<'a> {
         }
     }
 
-    fn done(&mut self, ix: StepIx, result: ActionResult, outcome: OutcomeCode, reason: Reason) {
+    fn done(&mut self, ix: StepIx, result: Arc<ActionResult>, outcome: OutcomeCode, reason: Reason) {
         let prepared = self.prepared.clone();
         let node = &prepared.graph.steps[ix as usize];
         let target = &prepared.loaded.targets[node.target as usize].name;
@@ -401,10 +413,6 @@ impl<'a> Driver<'a> {
         note.outcome = outcome;
         note.reason = reason;
         note.same_output = same_output;
-        note.outputs = result.outputs.iter().map(|(n, o)| (n.clone(), (o.digest, o.size))).collect();
-        note.log = result.log;
-        note.made_by.clone_from(&result.run);
-        note.sandboxed = result.sandboxed;
         if outcome == OutcomeCode::Hit {
             note.millis = result.millis;
         }
@@ -424,7 +432,7 @@ impl<'a> Driver<'a> {
         if self.rewound.contains(&ix) && !same_output {
             self.reset_below(ix);
         }
-        self.states[ix as usize] = State::Done(Arc::new(result), outcome);
+        self.states[ix as usize] = State::Done(result, outcome);
         self.ended(ix, outcome, same_output);
         for &feed in &node.feeds {
             let needs = &prepared.graph.steps[feed as usize].needs;

@@ -147,7 +147,7 @@ pub(super) fn unchanged(
     }
     let head = RunHead { millis: started.elapsed().as_millis() as u64, ..head };
     // A run that cannot be recorded is only missing from `runs`.
-    let _ = runs.write(&head, &[], &BTreeMap::new());
+    let _ = runs.write(&head, [].into_iter(), &BTreeMap::new());
     let finished = Event::RunFinished { built: 0, cached: head.cached, failed: 0, millis: head.millis };
     sink.event(&finished);
     Some(Report { head, placed: stamp.placed, failed: Vec::new() })

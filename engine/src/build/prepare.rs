@@ -203,7 +203,7 @@ pub(super) fn prepare_with(
             }));
         }
     }
-    wanted.sort_by(|a, b| (a.0, format!("{:?}", a.1)).cmp(&(b.0, format!("{:?}", b.1))));
+    wanted.sort_unstable();
     wanted.dedup();
     let sources = Sources::collect(&loaded, &wanted, &mut workspace.stat_cache)
         .map_err(|e| BuildError::new(2, e.to_string()))?;

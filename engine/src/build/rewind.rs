@@ -79,7 +79,7 @@ impl Driver<'_> {
         self.rewound.insert(ix);
         self.forced[ix as usize] = true;
         let corrupt = self.store.quarantined(&digest);
-        let target = &self.notes[ix as usize].target;
+        let target = self.target_name(ix);
         let how = if corrupt { "damaged; it was set aside" } else { "missing" };
         self.sink.event(&Event::Warning {
             message: format!(

@@ -1,15 +1,16 @@
 //! What became of steps, targets and the run: said as events, counted, and recorded for `why`.
 //! Decides nothing about what runs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use mosbuild_cache::Digest;
 
 use super::driver::{Driver, State};
-use super::{BuildError, Prepared, Report, fresh, place};
-use crate::action::StepError;
+use super::{BuildError, Report, fresh, place};
+use crate::action::{StepError, StepInput};
 use crate::events::{Event, Outcome};
 use crate::plan::StepIx;
 use crate::run_record::{OutcomeCode, Reason, RunHead, Runs, StepRun};
@@ -67,13 +68,7 @@ impl Driver<'_> {
         (outcome, millis)
     }
 
-    pub(super) fn fail(
-        &mut self,
-        ix: StepIx,
-        error: StepError,
-        tail: Vec<String>,
-        log: Option<std::path::PathBuf>,
-    ) {
+    pub(super) fn fail(&mut self, ix: StepIx, error: StepError, tail: Vec<String>, log: Option<PathBuf>) {
         let prepared = self.prepared.clone();
         let node = &prepared.graph.steps[ix as usize];
         let target = &prepared.loaded.targets[node.target as usize];
@@ -154,8 +149,8 @@ impl Driver<'_> {
             let waiting = node.needs.iter().find(|n| !matches!(self.states[**n as usize], State::Done(..)));
             match waiting {
                 Some(&n) if matches!(self.states[n as usize], State::Waiting) => at = n,
-                Some(&n) => return self.notes[n as usize].target.clone(),
-                None => return self.notes[at as usize].target.clone(),
+                Some(&n) => return self.target_name(n).to_owned(),
+                None => return self.target_name(at).to_owned(),
             }
         }
     }
@@ -213,49 +208,89 @@ impl Driver<'_> {
     /// Writes the run's record; a disk that refuses it costs `why`, not the build.
     fn record(&mut self, head: &RunHead) {
         let runs = Runs::of(&self.workspace.dirs.state);
-        let known = |note: &StepRun| {
-            let memory = self.workspace.memory.get(&note.target, &note.step);
-            memory.is_some_and(|m| m.key == note.key && m.record_run != self.run)
+        let steps = &self.prepared.graph.steps;
+        let known = |ix: usize| {
+            let memory = self.workspace.memory.get(self.target_name(ix as StepIx), &steps[ix].step.name);
+            memory.is_some_and(|m| m.key == self.notes[ix].key && m.record_run != self.run)
         };
-        let new: BTreeSet<Digest> = self.notes.iter().filter(|n| !known(n)).filter_map(|n| n.key).collect();
+        let new: BTreeSet<Digest> =
+            (0..steps.len()).filter(|ix| !known(*ix)).filter_map(|ix| self.notes[ix].key).collect();
         self.records.retain(|key, _| new.contains(key));
-        if let Err(e) = runs.write(head, &self.notes, &self.records) {
+        let all = (0..self.notes.len()).map(|ix| self.step_run(ix as StepIx));
+        if let Err(e) = runs.write(head, all, &self.records) {
             self.sink.event(&Event::Warning { message: format!("the run could not be recorded: {e}") });
         }
+        self.records.clear();
         runs.prune(&self.workspace.memory.record_runs());
     }
 }
 
-/// What is recorded of a step that nothing has happened to yet.
-pub(super) fn note(prepared: &Prepared, ix: usize) -> StepRun {
-    let graph = &prepared.graph;
-    let node = &graph.steps[ix];
-    let name = |s: StepIx| {
-        let node = &graph.steps[s as usize];
-        (prepared.loaded.targets[node.target as usize].name.clone(), node.step.name.clone())
-    };
-    let (target, step) = name(ix as StepIx);
-    let origins = node
-        .step
-        .inputs
-        .iter()
-        .filter_map(|i| Some((i.name.clone(), name(graph.source_of(node, &i.from)?.0))))
-        .collect();
-    StepRun {
-        target,
-        step,
-        key: None,
-        outcome: OutcomeCode::Cancelled,
-        reason: Reason::NotReached,
-        baseline: None,
-        millis: 0,
-        same_output: false,
-        origins,
-        outputs: BTreeMap::new(),
-        log: None,
-        log_file: None,
-        made_by: String::new(),
-        sandboxed: true,
-        message: None,
+/// What will be recorded of one step, beside what the graph and its result say.
+pub(super) struct Note {
+    pub key: Option<Digest>,
+    pub outcome: OutcomeCode,
+    pub reason: Reason,
+    pub baseline: Option<Digest>,
+    pub millis: u64,
+    pub same_output: bool,
+    pub message: Option<String>,
+    pub log_file: Option<PathBuf>,
+}
+
+impl Default for Note {
+    /// Nothing has happened yet.
+    fn default() -> Self {
+        Note {
+            key: None,
+            outcome: OutcomeCode::Cancelled,
+            reason: Reason::NotReached,
+            baseline: None,
+            millis: 0,
+            same_output: false,
+            message: None,
+            log_file: None,
+        }
+    }
+}
+
+impl Driver<'_> {
+    /// Everything that is recorded of a step.
+    pub(super) fn step_run(&self, ix: StepIx) -> StepRun {
+        let graph = &self.prepared.graph;
+        let node = &graph.steps[ix as usize];
+        let name = |s: StepIx| {
+            let node = &graph.steps[s as usize];
+            (self.prepared.loaded.targets[node.target as usize].name.clone(), node.step.name.clone())
+        };
+        let origin = |i: &StepInput| Some((i.name.clone(), name(graph.source_of(node, &i.from)?.0)));
+        let result = match &self.states[ix as usize] {
+            State::Done(result, _) => Some(result),
+            _ => None,
+        };
+        let outputs = result.iter().flat_map(|r| &r.outputs);
+        let (target, step) = name(ix);
+        let note = &self.notes[ix as usize];
+        StepRun {
+            target,
+            step,
+            key: note.key,
+            outcome: note.outcome,
+            reason: note.reason.clone(),
+            baseline: note.baseline,
+            millis: note.millis,
+            same_output: note.same_output,
+            origins: node.step.inputs.iter().filter_map(origin).collect(),
+            outputs: outputs.map(|(n, o)| (n.clone(), (o.digest, o.size))).collect(),
+            log: result.and_then(|r| r.log),
+            log_file: note.log_file.clone(),
+            made_by: result.map_or_else(String::new, |r| r.run.clone()),
+            sandboxed: result.is_none_or(|r| r.sandboxed),
+            message: note.message.clone(),
+        }
+    }
+
+    pub(super) fn target_name(&self, ix: StepIx) -> &str {
+        let target = self.prepared.graph.steps[ix as usize].target;
+        &self.prepared.loaded.targets[target as usize].name
     }
 }
