@@ -476,10 +476,13 @@ pub(crate) fn create(to: &Path) -> io::Result<File> {
 
 /// Length, mode and mtime of a written file; the mode explicitly, so that it does not depend on the umask.
 fn finish(out: &File, mode: u32, size: u64) -> io::Result<()> {
-    if out.metadata()?.len() != size {
+    let meta = out.metadata()?;
+    if meta.len() != size {
         out.set_len(size)?;
     }
-    out.set_permissions(fs::Permissions::from_mode(mode))?;
+    if meta.mode() & 0o7777 != mode {
+        out.set_permissions(fs::Permissions::from_mode(mode))?;
+    }
     Ok(rustix::fs::futimens(out, &times())?)
 }
 

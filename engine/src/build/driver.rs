@@ -100,7 +100,10 @@ pub(super) fn run(
         targets: prepared.counted.len(),
         steps: prepared.graph.steps.len(),
     });
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // A thread for each slot: what is handed out ahead waits in their queue, and whoever is done takes it at once.
+    let threads = prepared.pool.slots();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(threads).build()?;
     let mut placed = place::Placed::default();
     loop {
         runtime.block_on(driver.work())?;
