@@ -130,6 +130,7 @@ fn steps_of_an_interrupted_run_were_stopped() {
     assert_eq!(running.finish().code, Some(130));
     let (code, answer) = space.why("b");
     assert_eq!((code, &answer["decision"]), (1, &json!("not_run")), "{answer:#}");
+    assert_eq!(answer["message"], "the run was interrupted");
     let hows: Vec<&Value> =
         answer["causes"][0]["chain"].as_array().unwrap().iter().map(|h| &h["how"]).collect();
     assert_eq!(hows, ["stopped", "stopped"], "{answer:#}");
@@ -173,4 +174,19 @@ fn a_step_that_the_other_run_did_not_have_is_said_to_be_new_in_this_one() {
     let (code, answer) = space.why_with("other", &["--against", &first]);
     assert_eq!((code, &answer["decision"]), (0, &json!("hit")), "{answer:#}");
     cause(&answer, "new", "not built in the run that it is compared with");
+}
+
+#[test]
+fn what_was_not_reached_because_another_target_failed_says_so() {
+    let space = Space::new(
+        "targets:\n  bad: { rule: command, run: 'exit 1', outputs: [o] }\n  \
+         bb: { rule: command, deps: { x: bad }, run: 'true', outputs: [o] }\n  \
+         late: { rule: command, run: 'echo > \"$OUT/o\"', outputs: [o] }\n",
+    );
+    // The longer way goes first, so that `late` has not begun when `bad` fails.
+    assert_eq!(space.build(&["-j1", "bb", "late"]).code, Some(1));
+    let (code, answer) = space.why("late");
+    assert_eq!((code, &answer["decision"]), (1, &json!("not_run")), "{answer:#}");
+    assert_eq!(answer["message"], "the run ended when bad failed; with -k it would have gone on");
+    assert_eq!(space.why("bb").1["message"], "skipped because bad failed");
 }

@@ -181,6 +181,15 @@ impl<'a> Explainer<'a> {
             let message = s.message.as_ref()?;
             Some(if several { format!("{}: {message}", s.target) } else { message.clone() })
         });
+        if decision == Decision::NotRun && answer.message.is_none() {
+            let failed = steps.iter().find(|s| s.outcome == OutcomeCode::Failed).filter(|_| head.exit != 130);
+            answer.message = Some(match failed {
+                Some(failed) => {
+                    format!("the run ended when {} failed; with -k it would have gone on", failed.target)
+                }
+                None => "the run was interrupted".into(),
+            });
+        }
         let made_by: BTreeSet<&String> = own.iter().map(|s| &s.made_by).filter(|m| !m.is_empty()).collect();
         answer.made_by = made_by.into_iter().cloned().collect();
         if let Some(last) = own.last().filter(|_| !several) {

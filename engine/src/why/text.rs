@@ -107,8 +107,13 @@ fn head(out: &mut String, a: &Explanation) {
             writeln!(out, "{} failed in run {}: {}", a.target, a.run, a.message.as_deref().unwrap_or(""))
         }
         Decision::NotRun => {
-            let why = a.message.as_deref().unwrap_or("the run was interrupted");
-            writeln!(out, "{} was not built in run {}: {why}", a.target, a.run)
+            writeln!(
+                out,
+                "{} was not built in run {}: {}",
+                a.target,
+                a.run,
+                a.message.as_deref().unwrap_or("")
+            )
         }
         Decision::WouldRun => writeln!(out, "{} would be rebuilt", a.target),
         Decision::Depends => writeln!(out, "{} depends on what others make", a.target),
