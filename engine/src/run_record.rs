@@ -284,7 +284,7 @@ mod tests {
         let mut record = crate::record::ActionRecord::default();
         record.text(crate::record::Part::Rule, "command");
         let head = RunHead { id: "1".into(), ..RunHead::default() };
-        runs.write(&head, &[step], &[(record.key(), record.encode())].into()).unwrap();
+        runs.write(&head, [step].into_iter(), &[(record.key(), record.encode())].into()).unwrap();
         let same = RunHead { id: "2".into(), same_as: Some("1".into()), ..RunHead::default() };
         runs.write(&same, [].into_iter(), &BTreeMap::new()).unwrap();
         assert_eq!(runs.ids(), ["1", "2"]);
