@@ -157,7 +157,8 @@ impl Rule for CommandRule {
                     "take another name for this one",
                 );
             }
-            if declared[..i].iter().any(|o| o.name == output.name) {
+            // The same path twice is told as what it is: outputs that overlap.
+            if declared[..i].iter().any(|o| o.name == output.name && o.path != output.path) {
                 let message = format!("two outputs are called {}", output.name);
                 wrong(output.field.clone(), message, "outputs need different names");
             }

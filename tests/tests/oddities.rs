@@ -227,6 +227,8 @@ fn fields_of_a_command_that_cannot_be_meant() {
     let space = Space::new("");
     for (fields, text) in [
         ("run: ':', outputs: { a: [x] }", "wrong type of `outputs.a`"),
+        ("run: ':', outputs: [x, x/]", "two of the outputs of target `a` are the same path: `x`"),
+        ("run: ':', outputs: { a: x, a/: y }", "two outputs are called a"),
         ("run: ':', outputs: x, tools: /usr/bin/gcc", "\"/usr/bin/gcc\" is no name of a program"),
         ("run: ':', outputs: x, memory: 0", "\"0\" is no size of memory"),
         ("run: ':', outputs: x, timeout: 0", "expected 1 to 31536000"),

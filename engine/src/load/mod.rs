@@ -354,7 +354,11 @@ fn fields(
     let wrong = schema.check(node, &subject);
     if !wrong.is_empty() {
         out.extend(wrong);
-        return None;
+        // What the right fields refer to and read is looked at all the same; what the rule misses in them is not, since
+        // that may be what is written wrongly.
+        let right = schema.right_part(node);
+        let value = schema.check(&right, &subject).is_empty().then(|| schema.to_value(&right))?;
+        return factory.facts(rule, &value).ok().map(|found| (rule.to_string(), value, found));
     }
     let value = schema.to_value(node);
     match factory.facts(rule, &value) {

@@ -70,6 +70,19 @@ impl Schema {
         self.value(node, &self.root, 0)
     }
 
+    /// The node with only those of its entries that fit.
+    pub(super) fn right_part(&self, node: &Node) -> Node {
+        let mut right = node.clone();
+        if let (Shape::Map { fields, rest: None, .. }, Value::Map(entries)) =
+            (self.follow(&self.root), &mut right.value)
+        {
+            entries.retain(|(key, value)| {
+                field(fields, &key.text).is_some_and(|shape| self.accepts(value, shape, 0))
+            });
+        }
+        right
+    }
+
     pub(super) fn follow<'s>(&'s self, mut shape: &'s Shape) -> &'s Shape {
         for _ in 0..DEEPEST {
             match shape {

@@ -418,3 +418,67 @@ error[unknown-output]: target `a` has no output `zz`
 "#
     );
 }
+
+#[test]
+fn what_is_right_in_a_target_is_looked_at_beside_what_is_wrong() {
+    let found = errors(
+        r#"mosbuild: 1
+targets:
+  a:
+    rule: command
+    run: x
+    outputs: [o, o/p]
+    memroy: 5
+    memory: much
+    deps: { B: bb }
+    inputs: nosuch
+  b: { rule: group, deps: "a:q" }
+"#,
+        &[],
+    );
+    assert_eq!(
+        found,
+        r#"error[overlapping-outputs]: two of the outputs of target `a` overlap: `o/p` is inside of `o`
+ --> mosbuild.yaml:6:18
+  |
+6 |     outputs: [o, o/p]
+  |               -  ^^^ overlaps
+  |               |
+  |               with this one
+
+error[unknown-field]: unknown field `memroy` in target `a` (rule `command`)
+ --> mosbuild.yaml:7:5
+  |
+7 |     memroy: 5
+  |     ^^^^^^ did you mean `memory`?
+  |
+  = note: the fields are config, deps, env, executor, inputs, keep, memory, outputs, run, source
+
+error[wrong-type]: wrong type of `memory` of target `a`
+ --> mosbuild.yaml:8:13
+  |
+8 |     memory: much
+  |             ^^^^ expected a whole number, found `much`
+
+error[unknown-target]: unknown target `bb`
+ --> mosbuild.yaml:9:16
+  |
+9 |     deps: { B: bb }
+  |                ^^ did you mean `b`?
+
+error[no-file]: there is no file `nosuch`
+  --> mosbuild.yaml:10:13
+   |
+10 |     inputs: nosuch
+   |             ^^^^^^ not found in the workspace
+
+error[unknown-output]: target `a` has no output `q`
+  --> mosbuild.yaml:11:27
+   |
+11 |   b: { rule: group, deps: "a:q" }
+   |                           ^^^^^ did you mean `o`?
+   |
+   = note: its outputs are `o` and `o/p`
+"#
+    );
+}
