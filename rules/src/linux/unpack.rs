@@ -158,7 +158,7 @@ struct Refused(StepError);
 
 impl From<tarball::Error> for Refused {
     fn from(e: tarball::Error) -> Refused {
-        Refused(StepError::new(e.to_string()))
+        Refused(StepError::new(format!("the source cannot be unpacked: {e}")))
     }
 }
 
@@ -268,6 +268,7 @@ mod tests {
         std::fs::write(&path, "not a tarball").unwrap();
         let (digest, size) = mosbuild_cache::Digest::of_file(&path).unwrap();
         let source = Available::File { digest, size, executable: false, path: Some(path) };
-        assert!(run(&store, dir.path(), source).is_err());
+        let error = run(&store, dir.path(), source).err().unwrap();
+        assert!(error.message.starts_with("the source cannot be unpacked: tar"), "{}", error.message);
     }
 }
