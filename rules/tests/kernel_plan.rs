@@ -127,6 +127,24 @@ fn the_compile_waits_for_the_preflight_and_the_relink_reads_its_objects() {
     }
 }
 
+#[test]
+fn a_configuration_is_full_or_laid_over_a_base() {
+    for (fields, fragments, full) in [
+        ("config: kernel.config", "a.fragment\nb.fragment", "kernel.config"),
+        ("base: tinyconfig\n    config: kernel.config", "kernel.config\na.fragment\nb.fragment", ""),
+        ("base: tinyconfig", "a.fragment\nb.fragment", ""),
+    ] {
+        let dir = workspace(&FILE.replace("base: tinyconfig", fields));
+        let loaded = loaded(dir.path()).unwrap();
+        let graph = graph(&loaded, dir.path()).unwrap();
+        let check = (0..graph.steps.len() as u32).find(|ix| name(&loaded, &graph, *ix) == "linux:check");
+        let step = &graph.steps[check.unwrap() as usize].step;
+        assert_eq!((step.params["fragments"].as_str(), step.params["full"].as_str()), (fragments, full));
+        let read = |path: &&str| step.inputs.iter().any(|input| input.name == **path);
+        assert!(fragments.lines().chain(full.lines()).all(|path| read(&path)));
+    }
+}
+
 /// Fields that are wrong in more than their type are refused at load, each with what to do.
 #[test]
 fn wrong_fields_are_refused() {
@@ -139,10 +157,12 @@ fn wrong_fields_are_refused() {
         ),
         (
             "base: tinyconfig",
-            "base: tinyconfig\n    config: kernel.config",
-            "base and config exclude each other",
-            "",
+            "config: [kernel.config, a.fragment]",
+            "there is one full configuration",
+            "with `base` they are laid over it",
         ),
+        ("base: tinyconfig", "config: a.fragment", "a.fragment is used twice", ""),
+        ("base: tinyconfig", "config: source", "is named like an input", ""),
         ("    base: tinyconfig\n", "", "linux needs base or config", "base: defconfig"),
         ("localversion: -x", "localversion: \"-x y\"", "\"-x y\" cannot be part of a release", ""),
         ("[a.fragment, b.fragment]", "[a.fragment, a.fragment]", "a.fragment is used twice", ""),

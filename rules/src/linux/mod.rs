@@ -47,9 +47,9 @@ pub struct Linux {
     /// Make target that the configuration starts from: tinyconfig, defconfig, allnoconfig, …
     #[serde(default)]
     base: Option<String>,
-    /// A full configuration to start from, in place of `base`.
+    /// A full configuration to start from; with `base`, files with symbols that are laid over it.
     #[serde(default)]
-    config: Option<String>,
+    config: OneOrMany,
     /// Files with further symbols, laid over it in order.
     #[serde(default)]
     fragments: OneOrMany,
@@ -81,8 +81,8 @@ impl Rule for Linux {
             let pattern = path.to_owned();
             facts.files.push(FileUse { field, pattern, kind: FileKind::File, absolute_ok: false });
         };
-        if let Some(path) = &self.config {
-            file(field!["config"], path);
+        for (i, path) in self.config.all().iter().enumerate() {
+            file(field!["config", i], path);
         }
         for (i, path) in self.fragments.all().iter().enumerate() {
             file(field!["fragments", i], path);
@@ -114,7 +114,7 @@ impl Rule for Linux {
         let source = made(unpack, "source");
 
         let mut inputs = vec![at("source", source.clone(), make::SOURCE)];
-        let base = match &self.config {
+        let base = match self.full() {
             Some(path) => {
                 inputs.push(at(path, Input::Path(path.clone()), make::BASE_CONFIG));
                 make::Base::File
@@ -122,7 +122,7 @@ impl Rule for Linux {
             None => make::Base::Target(self.base.as_deref().unwrap_or("defconfig")),
         };
         let mut fragments = Vec::new();
-        for (i, path) in self.fragments.all().iter().enumerate() {
+        for (i, path) in self.laid_over().enumerate() {
             let place = format!("/config/{i}.fragment");
             inputs.push(at(path, Input::Path(path.clone()), &place));
             fragments.push(place);
@@ -130,12 +130,12 @@ impl Rule for Linux {
         let configure = kbuild.configure(&base, fragments, self.localversion.as_deref());
         let configure = planner.step(command("configure", configure, inputs));
 
-        let asked = self.fragments.all().iter().chain(&self.config);
+        let asked = self.laid_over().chain(self.full());
         let mut inputs = vec![read("config", made(configure, "config")), read("source", source.clone())];
         inputs.extend(asked.map(|path| read(path, Input::Path(path.clone()))));
         let params = [
-            ("fragments", self.fragments.all().join("\n")),
-            ("full", self.config.clone().unwrap_or_default()),
+            ("fragments", self.laid_over().cloned().collect::<Vec<_>>().join("\n")),
+            ("full", self.full().cloned().unwrap_or_default()),
             ("tools", self.tools.all().join(" ")),
         ];
         let check = planner.step(builtin("check", check::CheckConfig, inputs, &params));
@@ -153,7 +153,7 @@ impl Rule for Linux {
     }
 
     fn advertise(&self) -> BTreeMap<String, String> {
-        let config = self.fragments.all().last().or(self.config.as_ref());
+        let config = self.laid_over().last().or(self.full());
         let entries = [
             ("tools", self.tools.all().join(" ")),
             ("arch", self.arch.clone().unwrap_or_default()),
@@ -164,22 +164,33 @@ impl Rule for Linux {
 }
 
 impl Linux {
+    /// The full configuration that is started from.
+    fn full(&self) -> Option<&String> {
+        self.config.all().first().filter(|_| self.base.is_none())
+    }
+
+    /// What is laid over the base or the full configuration, in order.
+    fn laid_over(&self) -> impl Iterator<Item = &String> {
+        let config = self.config.all().iter().filter(|_| self.base.is_some());
+        config.chain(self.fragments.all())
+    }
+
     /// What is wrong with fields of the right type.
     fn faults(&self) -> Vec<FieldError> {
         let mut errors = Vec::new();
         let mut fault = |field: FieldPath, message: String, help: Option<String>| {
             errors.push(FieldError { field, message, help });
         };
-        match (&self.base, &self.config) {
-            (Some(_), Some(_)) => {
-                let help = "config is a full configuration; fragments may be laid over either";
-                fault(field!["config"], "base and config exclude each other".into(), Some(help.into()));
-            }
-            (None, None) => {
+        match (&self.base, self.config.all().len()) {
+            (None, 0) => {
                 let help = "say `base: defconfig` (or tinyconfig, …), or give a full configuration as `config: FILE`";
                 fault(FieldPath::new(), "linux needs base or config".into(), Some(help.into()));
             }
-            (Some(base), None) if !is_base(base) => {
+            (None, 2..) => {
+                let help = "with `base` they are laid over it; or name the others as `fragments`";
+                fault(field!["config", 1], "there is one full configuration".into(), Some(help.into()));
+            }
+            (Some(base), _) if !is_base(base) => {
                 let help = match nearest(base, BASES) {
                     Some(near) => format!("did you mean {near}?"),
                     None => format!("known are {} and NAME_defconfig", BASES.join(", ")),
@@ -195,16 +206,15 @@ impl Linux {
                 fault(field!["localversion"], format!("{text:?} cannot be part of a release"), Some(help));
             }
         }
-        let mut seen: Vec<&String> = self.config.iter().collect();
-        for (i, path) in self.fragments.all().iter().enumerate() {
-            if ["config", "source"].contains(&path.as_str()) || seen.contains(&path) {
-                fault(
-                    field!["fragments", i],
-                    format!("{path} is used twice, or is named like an input"),
-                    None,
-                );
+        let mut seen: Vec<&String> = Vec::new();
+        for (name, paths) in [("config", &self.config), ("fragments", &self.fragments)] {
+            for (i, path) in paths.all().iter().enumerate() {
+                if ["config", "source"].contains(&path.as_str()) || seen.contains(&path) {
+                    let message = format!("{path} is used twice, or is named like an input");
+                    fault(field![name, i], message, None);
+                }
+                seen.push(path);
             }
-            seen.push(path);
         }
         errors
     }
