@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use crate::digest::{Digest, Hasher};
-use crate::store::{BlobError, Store, StoreError, at, create, set_mtime};
+use crate::placing::{create, set_mtime};
+use crate::store::{BlobError, Store, StoreError, at};
 use crate::tree::{Entry, Node, Tree};
 
 /// Files per parallel task.

@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use crate::digest::Digest;
+use crate::placing::{Place, create, set_mtime};
 use crate::scratch_root::remove;
-use crate::store::{BlobError, Place, Store, StoreError, at, create, set_mtime};
+use crate::store::{BlobError, Store, StoreError, at};
 
 /// A folder with more entries than this is removed rather than emptied for the next step.
 const ENTRIES: usize = 64;
