@@ -244,53 +244,69 @@ impl Builtin for Place {
     fn run(&self, cx: &BuiltinCx<'_>) -> Result<Made, StepError> {
         let puts: Vec<Put> =
             serde_json::from_str(cx.param("install")).map_err(|e| StepError::new(e.to_string()))?;
-        let mut entries: BTreeMap<TreePath, Entry> = BTreeMap::new();
-        let mut put = |entry: Entry| match entries.get_mut(&entry.path) {
+        // With the number of the item that put it there.
+        let mut entries: BTreeMap<TreePath, (usize, Entry)> = BTreeMap::new();
+        let mut put = |at: usize, entry: Entry| match entries.get_mut(&entry.path) {
             // Folders meet; an explicit one sets the mode.
-            Some(there) if there.node == Node::Dir && entry.node == Node::Dir => {
+            Some((_, there)) if there.node == Node::Dir && entry.node == Node::Dir => {
                 there.mode = entry.mode;
                 Ok(())
             }
-            Some(there) if *there == entry => Ok(()),
-            Some(_) => Err(StepError::new(format!("install puts two things at /{}", entry.path))),
+            Some((_, there)) if *there == entry => Ok(()),
+            Some((first, there)) => Err(StepError::new(format!(
+                "install[{first}] and install[{at}] both put something at /{}: a {} and a {}",
+                entry.path,
+                there.node.kind(),
+                entry.node.kind()
+            ))),
             None => {
-                entries.insert(entry.path.clone(), entry);
+                entries.insert(entry.path.clone(), (at, entry));
                 Ok(())
             }
         };
-        for item in puts {
+        for (i, item) in puts.into_iter().enumerate() {
             match item {
                 Put::Link { target, at } => {
-                    put(Entry::new(path(&at)?, 0o777, Node::Symlink { target: target.into_bytes() }))?;
+                    put(i, Entry::new(path(&at)?, 0o777, Node::Symlink { target: target.into_bytes() }))?;
                 }
-                Put::Dir { at, mode } => put(Entry::new(path(&at)?, mode, Node::Dir))?,
+                Put::Dir { at, mode } => put(i, Entry::new(path(&at)?, mode, Node::Dir))?,
                 Put::Device { at, kind, major, minor, mode } => {
                     let node = match kind {
                         DeviceKind::Char => Node::Char { major, minor },
                         DeviceKind::Block => Node::Block { major, minor },
                     };
-                    put(Entry::new(path(&at)?, mode, node))?;
+                    put(i, Entry::new(path(&at)?, mode, node))?;
                 }
                 Put::Input { input, name, to, mode } => match cx.inputs.get(&input) {
                     Some(Available::File { .. }) => {
                         let (digest, size, executable) = cx.blob(&input)?;
                         let to = if to.ends_with('/') { format!("{to}{name}") } else { to };
                         let mode = mode.unwrap_or(if executable { 0o755 } else { 0o644 });
-                        put(Entry::new(path(&to)?, mode, Node::File { digest, size }))?;
+                        put(i, Entry::new(path(&to)?, mode, Node::File { digest, size }))?;
                     }
                     _ => {
                         let tree = cx.tree(&input)?;
                         for entry in placed(&tree, &to)? {
                             let file = matches!(entry.node, Node::File { .. });
                             let mode = mode.filter(|_| file).unwrap_or(entry.mode);
-                            put(Entry { mode, ..entry })?;
+                            put(i, Entry { mode, ..entry })?;
                         }
                     }
                 },
             }
         }
-        let tree =
-            Tree::with_parents(entries.into_values().collect()).map_err(|e| StepError::new(e.to_string()))?;
+        for (path, (i, _)) in &entries {
+            let above = std::iter::successors(path.parent(), TreePath::parent);
+            let file = above.filter_map(|dir| entries.get(&dir)).find(|(_, entry)| entry.node != Node::Dir);
+            if let Some((first, file)) = file {
+                let kind = file.node.kind();
+                let message =
+                    format!("install[{i}] puts /{path} below /{}, a {kind} of install[{first}]", file.path);
+                return Err(StepError::new(message));
+            }
+        }
+        let entries = entries.into_values().map(|(_, entry)| entry).collect();
+        let tree = Tree::with_parents(entries).map_err(|e| StepError::new(e.to_string()))?;
         let output = tree_output(cx.store, &tree)?;
         debug_assert_eq!(output.kind, OutputKind::Tree);
         Ok(Made { outputs: [("tree".into(), output)].into(), ..Made::default() })

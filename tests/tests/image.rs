@@ -108,6 +108,27 @@ fn what_cannot_be_installed_is_said_before_anything_runs() {
     }
 }
 
+#[test]
+fn two_things_at_one_path() {
+    let space = Space::new(
+        "targets:\n  same: { rule: files, install: [{ dir: /x }, { from: f, to: /y }, { link: z, at: /y }] }\n  \
+         below: { rule: files, install: [{ from: f, to: /y/z/f }, { from: f, to: /y }] }\n  \
+         meet: { rule: files, install: [{ dir: /y }, { from: f, to: /y/f }, { dir: /y, mode: \"0711\" }] }\n\
+         dist: { meet.tar: meet }\n",
+    );
+    space.write("f", "f");
+    for (target, text) in [
+        ("same", "install[1] and install[2] both put something at /y: a file and a symlink"),
+        ("below", "install[0] puts /y/z/f below /y, a file of install[1]"),
+    ] {
+        let output = space.build(&[target]);
+        assert_eq!(output.code, Some(1), "{output}");
+        output.says(text);
+    }
+    space.builds(&["meet"]);
+    assert_eq!(tar(&space, "dist/meet.tar"), ["drwx--x--x 0/0 0 y", "-rw-r--r-- 0/0 1 y/f"]);
+}
+
 /// A folder of crates in place of the registry, as `cargo vendor` leaves one.
 #[test]
 fn files_of_a_published_crate() {
