@@ -53,7 +53,7 @@ impl Store {
     /// It may be one that another step left: what is made in it by [`Scratch::dir`] and the other methods comes from
     /// there, and after [`Scratch::settle`] it holds nothing else.
     pub fn scratch(&self, prefix: &str) -> Result<Scratch, StoreError> {
-        let root = &self.0.scratch;
+        let root = self.scratch_root()?;
         let (path, left) = match root.pool.with(Vec::pop) {
             Some(waiting) => waiting,
             None => {
@@ -132,8 +132,10 @@ impl Scratch {
         if let Ok(owner) = owner
             && let Ok(true) = left.take(&path, owner, &mut budget)
         {
-            self.recycled = true;
-            self.store.0.scratch.pool.with(|pool| pool.push((path, left)));
+            if let Ok(root) = self.store.scratch_root() {
+                self.recycled = true;
+                root.pool.with(|pool| pool.push((path, left)));
+            }
         }
     }
 }

@@ -13,10 +13,11 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::digest::Digest;
 use crate::placing::{MTIME, copy_file, copy_hashing, set_mtime};
+use crate::scratch_root::ScratchRoot;
 use crate::tree::{Tree, TreeError};
 
 /// An operation on the store that failed.
@@ -104,7 +105,8 @@ pub struct Store(pub(crate) Arc<Shared>);
 
 pub(crate) struct Shared {
     pub root: PathBuf,
-    pub scratch: crate::scratch_root::ScratchRoot,
+    /// Made when it is first needed: who only reads leaves no trace, and may read where nobody may write.
+    scratch: OnceLock<Option<ScratchRoot>>,
     /// Blob inodes that this process read whole and found right, or wrote: (device, inode, ctime).
     verified: Mutex<HashSet<(u64, u64, i64, i64)>>,
     quarantined: Mutex<HashSet<Digest>>,
@@ -113,16 +115,15 @@ pub(crate) struct Shared {
 }
 
 impl Store {
-    /// Opens a store, making it where it is not, and removes scratch of processes that are gone.
+    /// Opens a store, making it where it is not.
     pub fn open(root: &Path) -> Result<Store, StoreError> {
         for dir in ["cas", "results", "unpacked", "tmp/inflight"] {
             at(root, fs::create_dir_all(root.join(dir)))?;
         }
         let root = at(root, root.canonicalize())?;
-        let scratch = crate::scratch_root::ScratchRoot::open(&root.join("tmp"))?;
         Ok(Store(Arc::new(Shared {
             root,
-            scratch,
+            scratch: OnceLock::new(),
             verified: Mutex::default(),
             quarantined: Mutex::default(),
             unpacked: Mutex::default(),
@@ -134,8 +135,25 @@ impl Store {
         &self.0.root
     }
 
+    /// This process's folder for what is not finished; also removes those of processes that are gone.
+    pub(crate) fn scratch_root(&self) -> Result<&ScratchRoot, StoreError> {
+        let open = || ScratchRoot::open(&self.0.root.join("tmp"));
+        match self.0.scratch.get_or_init(|| open().ok()) {
+            Some(root) => Ok(root),
+            // To say why.
+            None => Err(open().err().unwrap_or_else(|| StoreError::Refused {
+                path: self.0.root.clone(),
+                what: "it could not be written to".into(),
+            })),
+        }
+    }
+
     pub(crate) fn temporary(&self) -> PathBuf {
-        self.0.scratch.fresh("t")
+        match self.scratch_root() {
+            Ok(root) => root.fresh("t"),
+            // Whoever writes there is told what the system says.
+            Err(_) => self.0.root.join("tmp/unfinished"),
+        }
     }
 
     /// Path of a blob's inode, whether it is there or not.

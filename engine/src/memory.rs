@@ -31,6 +31,8 @@ pub struct StepMemory {
 /// Every step's memory, by (target, step).
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Memory {
+    /// The store that the results are in.
+    store: Option<Digest>,
     /// Target to its steps: few.
     steps: HashMap<String, Vec<(String, StepMemory)>>,
 }
@@ -38,12 +40,22 @@ pub struct Memory {
 impl Memory {
     /// Reads the stored value; anything unreadable is an empty memory.
     pub fn decode(bytes: &[u8]) -> Memory {
-        framed::decode(b"mmem", 1, bytes).unwrap_or_default()
+        framed::decode(b"mmem", 2, bytes).unwrap_or_default()
     }
 
     /// The value to store.
     pub fn encode(&self) -> Vec<u8> {
-        framed::encode(b"mmem", 1, self)
+        framed::encode(b"mmem", 2, self)
+    }
+
+    /// Says which store is used now: what is remembered of another's results is no hit in this one.
+    pub fn of_store(&mut self, store: Digest) {
+        if self.store != Some(store) {
+            self.store = Some(store);
+            for (_, memory) in self.steps.values_mut().flatten() {
+                memory.result = None;
+            }
+        }
     }
 
     /// Where nothing is remembered: what the runs tell, oldest first, with the results that the store still has.

@@ -84,6 +84,19 @@ fn files_no_longer_named_go_and_foreign_files_stay() {
 }
 
 #[test]
+fn folders_that_are_empty_then_go_too() {
+    let space = Space::new(
+        "dist: { deep/er/a.bin: a }\ntargets:\n  \
+         a: { rule: command, run: 'echo a > \"$OUT/o\"', outputs: [o] }\n",
+    );
+    space.builds(&["a"]);
+    assert_eq!(space.read("dist/deep/er/a.bin"), "a\n");
+    space.edit_yaml("deep/er/a.bin", "a.bin");
+    space.builds(&["a"]);
+    assert!(space.has("dist/a.bin") && !space.has("dist/deep"));
+}
+
+#[test]
 fn facts_fill_names_and_old_versions_go() {
     let space = Space::new(
         "vars: { n: '1' }\ntargets:\n  tree: { rule: files, install: [{ from: a, to: /a }] }\n  \

@@ -38,6 +38,40 @@ fn the_store_is_where_the_flag_the_variable_or_the_settings_say() {
 }
 
 #[test]
+fn what_is_remembered_of_one_store_is_no_hit_in_another() {
+    let space = Space::new(ONE);
+    space.builds(&["a"]).counts(1, 0, 0);
+    let other = space.base().join("other");
+    space.builds(&["--cache-dir", other.to_str().unwrap(), "a"]).counts(1, 0, 0);
+    space.remove("dist");
+    let output = space.builds(&["--cache-dir", other.to_str().unwrap(), "a"]);
+    output.counts(0, 1, 0);
+    assert!(!output.stderr.contains("warning"), "{output}");
+}
+
+#[test]
+fn a_store_that_cannot_be_written_is_still_read() {
+    need("unshare", "util-linux");
+    let space = Space::new(ONE);
+    space.builds(&["a"]);
+    space.edit_yaml("echo a", "echo b");
+    let store = space.store().display().to_string();
+    for (args, code) in
+        [(["why", "a", "--predict"], 10), (["list", "--color", "never"], 0), (["build", "a", "-q"], 1)]
+    {
+        let script = "mount --bind \"$0\" \"$0\" && mount -o remount,bind,ro \"$0\" && exec \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["-Urm", "sh", "-c", script, &store]).arg(mosbuild_tests::program()).args(args);
+        let output = command.current_dir(space.root()).env("MOSBUILD_CACHE_DIR", &store).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+        if code == 1 {
+            assert!(said.contains("Read-only file system"), "{said}");
+        }
+    }
+}
+
+#[test]
 fn without_the_cache_nothing_is_taken_and_nothing_kept() {
     let space = Space::new(ONE);
     space.builds(&["--no-cache", "a"]).counts(1, 0, 0);

@@ -352,3 +352,20 @@ fn who_reads_a_file() {
     let text = space.run(&["why", "--file", "b.txt"]);
     assert_eq!((text.code, text.stdout.trim()), (Some(0), "no target reads b.txt"), "{text}");
 }
+
+#[test]
+fn a_lost_index_loses_no_cause() {
+    let space = Space::new(
+        "targets:\n  a: { rule: command, inputs: [in], run: 'cat in > \"$OUT/o\"', outputs: [o] }\n",
+    );
+    space.write("in", "one\n");
+    space.builds(&["a"]);
+    space.remove(".mosbuild/state");
+    space.write("in", "two\n");
+    space.builds(&["a"]);
+    let (code, answer) = space.why("a");
+    assert_eq!(code, 10, "{answer:#}");
+    assert!(answer.to_string().contains("in") && !answer.to_string().contains("never built"), "{answer:#}");
+    let text = space.run(&["why", "a"]);
+    assert!(text.stdout.contains("file in changed"), "{text}");
+}

@@ -52,7 +52,7 @@ pub(super) fn run(job: &Job, command: &Command, log: &mut Vec<u8>) -> Result<Exe
         *log = std::fs::read(&layout.job.log).unwrap_or_default();
     }
     let broken = |error: StepError, log: &Vec<u8>| Broken { error: Box::new(error), log: log.clone() };
-    let outcome = outcome.map_err(|e| broken(StepError::new(e.to_string()).exit(3), log))?;
+    let outcome = outcome.map_err(|e| broken(StepError::new(e.to_string()).exit(e.exit()), log))?;
     if !outcome.success() {
         return Err(broken(explain(job, command, &outcome, log), log));
     }

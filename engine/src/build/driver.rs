@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime};
 
 use mosbuild_cache::{ActionResult, Digest, Output, Store};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::place;
 use super::verdict::Note;
@@ -229,7 +230,10 @@ impl<'a> Driver<'a> {
     async fn work(&mut self) -> Result<(), BuildError> {
         let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel::<Finished>();
         let slots = self.prepared.pool.slots();
-        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        // Once for all turns: one that comes between two turns is not lost.
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut hangup = signal(SignalKind::hangup())?;
         loop {
             while let Some(ix) = self.evaluate.pop_front() {
                 if !self.interrupted {
@@ -250,8 +254,9 @@ impl<'a> Driver<'a> {
                 finished = receiver.recv() => if let Some(finished) = finished {
                     self.finished(finished);
                 },
-                _ = tokio::signal::ctrl_c() => self.interrupt(),
+                _ = interrupt.recv() => self.interrupt(),
                 _ = terminate.recv() => self.interrupt(),
+                _ = hangup.recv() => self.interrupt(),
             }
         }
     }

@@ -149,6 +149,7 @@ pub fn build(
         return Ok(report);
     }
     let mut workspace = Workspace::open(site)?;
+    workspace.memory.recall(&crate::run_record::Runs::of(&workspace.dirs.state), store);
     let prepared = prepare(&mut workspace, store, options)?;
     driver::run(&mut workspace, prepared, store, options, sink, (started, began))
 }

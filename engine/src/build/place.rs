@@ -149,6 +149,11 @@ pub(super) fn place(
             after.insert(path.clone(), known.clone());
         } else {
             std::fs::remove_file(&at).map_err(io(&at))?;
+            for parent in at.ancestors().skip(1).take_while(|p| p.starts_with(&dirs.dist) && *p != dirs.dist)
+            {
+                // One that is not empty refuses, and stays.
+                let _ = std::fs::remove_dir(parent);
+            }
         }
     }
     let sums: String = after.iter().map(|(path, k)| format!("{}  {path}\n", k.sha256)).collect();

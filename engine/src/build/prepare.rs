@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mosbuild_cache::{StatCache, State, Store};
+use mosbuild_cache::{Digest, StatCache, State, Store};
 
 use super::evaluate::Evaluator;
 use super::{BuildError, BuildOptions};
@@ -154,6 +154,8 @@ pub(super) fn prepare_with(
     options: &BuildOptions,
     write_lock: bool,
 ) -> Result<Prepared, BuildError> {
+    let secret_key = secret_key(store.root())?;
+    workspace.memory.of_store(Digest::of(&secret_key));
     let requested = requested(&workspace.loaded, &options.requested)?;
     let closure = plan::closure(&workspace.loaded, &requested);
     Arc::make_mut(&mut workspace.loaded).expand(&closure)?;
@@ -232,7 +234,7 @@ pub(super) fn prepare_with(
         registry: workspace.site.registry.clone(),
         host: workspace.host.clone(),
         platform: format!("{}-linux", std::env::consts::ARCH),
-        secret_key: secret_key(store.root())?,
+        secret_key,
         pool: Arc::new(Pool::new(jobs)?),
         cancel: CancelToken::new()?,
         locked: pins.added,

@@ -70,6 +70,16 @@ impl ExecError {
         Self::Io { what: what.into(), source: source.into() }
     }
 
+    /// mosbuild's exit code for it: something is missing on this host, or (a full disk) the step failed.
+    pub fn exit(&self) -> u8 {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        let full = |e: &io::Error| matches!(e.kind(), StorageFull | QuotaExceeded);
+        match self {
+            Self::Io { source, .. } | Self::Setup { source, .. } if full(source) => 1,
+            _ => 3,
+        }
+    }
+
     /// Whether the caller can help itself by copying the layers instead of overlaying them.
     pub fn is_overlay_refused(&self) -> bool {
         matches!(self, Self::OverlayRefused { .. })
