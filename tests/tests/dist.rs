@@ -97,6 +97,16 @@ fn folders_that_are_empty_then_go_too() {
 }
 
 #[test]
+fn a_failure_keeps_what_an_earlier_build_placed() {
+    let space = Space::new("targets:\n  a: { rule: command, run: 'echo a > \"$OUT/o\"', outputs: [o] }\n");
+    space.builds(&["a"]);
+    space.edit_yaml("echo a", "exit 1; echo a");
+    assert_eq!(space.build(&["a"]).code, Some(1));
+    assert_eq!(space.read("dist/a"), "a\n");
+    assert!(space.read("dist/SHA256SUMS").ends_with("  a\n"));
+}
+
+#[test]
 fn facts_fill_names_and_old_versions_go() {
     let space = Space::new(
         "vars: { n: '1' }\ntargets:\n  tree: { rule: files, install: [{ from: a, to: /a }] }\n  \

@@ -138,10 +138,12 @@ fn environment_unset_to_empty_to_a_value() {
 fn a_secret_is_never_written_down() {
     let mut space = Space::new(
         "targets:\n  t:\n    rule: command\n    env: { KEY: { host: TEST_KEY, secret: true } }\n    \
-         run: 'printf %s \"$KEY\" | wc -c > \"$OUT/o\"'\n    outputs: [o]\n",
+         run: 'echo \"key=$KEY.\"; printf %s \"$KEY\" | wc -c > \"$OUT/o\"'\n    outputs: [o]\n",
     );
     space.env("TEST_KEY", "correct-horse-battery");
-    space.builds(&["t"]);
+    let output = space.builds(&["t"]);
+    assert_eq!(output.named("step_output", "line"), ["key=***."]);
+    assert_eq!(space.log("t"), "key=***.\n");
     assert_eq!(space.read("dist/t").trim(), "21");
     space.env("TEST_KEY", "staple-staple-staple!!");
     space.builds(&["t"]).counts(1, 0, 0);

@@ -29,11 +29,17 @@ struct Layout {
 
 struct Listener<'a> {
     job: &'a Job,
+    secrets: Vec<String>,
 }
 
 impl Watch for Listener<'_> {
     fn line(&self, line: &str) {
-        self.job.line(line);
+        match self.secrets.is_empty() {
+            true => self.job.line(line),
+            false => {
+                self.job.line(&String::from_utf8_lossy(&masked(line.as_bytes().to_vec(), &self.secrets)))
+            }
+        }
     }
     fn cancel(&self) -> Option<&CancelToken> {
         Some(&self.job.prepared.cancel)
@@ -47,9 +53,10 @@ pub(super) fn run(job: &Job, command: &Command, log: &mut Vec<u8>) -> Result<Exe
         ExecutorKind::Sandbox => &exec::Sandbox,
         ExecutorKind::Host => &exec::Host,
     };
-    let outcome = executor.run(&layout.job, &Listener { job });
+    let secrets = secrets(command);
+    let outcome = executor.run(&layout.job, &Listener { job, secrets: secrets.clone() });
     if outcome.as_ref().map_or(true, |o| o.log_bytes > 0) {
-        *log = std::fs::read(&layout.job.log).unwrap_or_default();
+        *log = masked(std::fs::read(&layout.job.log).unwrap_or_default(), &secrets);
     }
     let broken = |error: StepError, log: &Vec<u8>| Broken { error: Box::new(error), log: log.clone() };
     let outcome = outcome.map_err(|e| broken(StepError::new(e.to_string()).exit(e.exit()), log))?;
@@ -66,6 +73,34 @@ pub(super) fn run(job: &Job, command: &Command, log: &mut Vec<u8>) -> Result<Exe
     }
     let sandboxed = command.executor == ExecutorKind::Sandbox;
     Ok(Execution { outputs, facts, notes: Vec::new(), sandboxed })
+}
+
+/// Values of the variables that are declared as secrets.
+fn secrets(command: &Command) -> Vec<String> {
+    let secret = |v: &EnvVar| match v {
+        EnvVar::Host { name, secret: true } => std::env::var(name).ok().filter(|v| !v.is_empty()),
+        _ => None,
+    };
+    command.env.values().filter_map(secret).collect()
+}
+
+/// A log in which `***` stands for each secret: it is kept, shown and shared.
+fn masked(log: Vec<u8>, secrets: &[String]) -> Vec<u8> {
+    secrets.iter().fold(log, |log, secret| {
+        let finder = memchr::memmem::Finder::new(secret);
+        if finder.find(&log).is_none() {
+            return log;
+        }
+        let mut out = Vec::with_capacity(log.len());
+        let mut rest = &log[..];
+        while let Some(at) = finder.find(rest) {
+            out.extend_from_slice(&rest[..at]);
+            out.extend_from_slice(b"***");
+            rest = &rest[at + secret.len()..];
+        }
+        out.extend_from_slice(rest);
+        out
+    })
 }
 
 /// What a person needs to hear of a command that did not succeed.

@@ -82,10 +82,15 @@ pub(super) fn place(
         std::fs::read(&manifest_path).ok().and_then(|b| framed::decode(b"mdst", 1, &b)).unwrap_or_default();
     let mut after = Manifest::new();
     let mut placed = Placed::default();
+    let mut unmade = Vec::new();
     for (template, target, name) in wanted(prepared) {
         let default = || prepared.loaded.targets[target as usize].outputs.first().map(|o| o.name.clone());
         let Some(name) = name.or_else(default) else { continue };
-        let Some((step, step_output, made)) = output(target, &name) else { continue };
+        let Some((step, step_output, made)) = output(target, &name) else {
+            // It failed or was not reached: what an earlier build placed is still its last good one.
+            unmade.push(template);
+            continue;
+        };
         let path = fill(&template, prepared, facts)?;
         let to = dirs.dist.join(&path);
         let executable = matches!(made.kind, OutputKind::File { executable: true });
@@ -135,7 +140,7 @@ pub(super) fn place(
         return Ok(placed);
     }
     // What another request placed stays, unless no dist entry and no target names it any more.
-    let named = nameable(prepared, &before);
+    let named = nameable(prepared, &before, &unmade);
     for (path, known) in &before {
         if after.contains_key(path) {
             continue;
@@ -192,7 +197,7 @@ fn wanted(prepared: &Prepared) -> Vec<(String, u32, Option<String>)> {
 
 /// Paths placed earlier that some dist entry or target may still name. A template with facts is taken as a
 /// pattern, so that a versioned file of a former build of another target stays.
-fn nameable(prepared: &Prepared, before: &Manifest) -> BTreeSet<String> {
+fn nameable(prepared: &Prepared, before: &Manifest, unmade: &[String]) -> BTreeSet<String> {
     let loaded = &prepared.loaded;
     let closure: BTreeSet<u32> = prepared.graph.closure.iter().copied().collect();
     let outside: Vec<&str> =
@@ -202,7 +207,8 @@ fn nameable(prepared: &Prepared, before: &Manifest) -> BTreeSet<String> {
         let requested = |t: u32| prepared.requested.contains(&t);
         loaded.target_index(name).is_some_and(|t| !requested(t) && !loaded.dist.iter().any(|d| d.target == t))
     };
-    let fits = |path: &&String| outside.iter().any(|t| template_fits(t, path)) || by_name(path);
+    let templates = outside.iter().copied().chain(unmade.iter().map(String::as_str));
+    let fits = |path: &&String| templates.clone().any(|t| template_fits(t, path)) || by_name(path);
     before.keys().filter(fits).cloned().collect()
 }
 
@@ -225,7 +231,7 @@ fn fill(template: &str, prepared: &Prepared, facts: &Facts<'_>) -> Result<String
     while let Some((head, tail)) = rest.split_once('{') {
         path.push_str(head);
         let (inside, after) = tail.split_once('}').unwrap_or((tail, ""));
-        let (name, fact) = inside.split_once('.').unwrap_or((inside, ""));
+        let (name, fact) = inside.rsplit_once('.').unwrap_or((inside, ""));
         let target = prepared.loaded.target_index(name);
         let facts = target.map(facts).unwrap_or_default();
         let Some(value) = facts.get(fact) else {

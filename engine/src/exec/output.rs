@@ -45,7 +45,7 @@ pub(super) fn attend(
     started: Instant,
     mut kill: impl FnMut(),
 ) -> Result<Seen, ExecError> {
-    let deadline = job.limits.time.map(|limit| started + limit);
+    let deadline = job.limits.time.and_then(|limit| started.checked_add(limit));
     let cancel = watch.cancel();
     let cancel_fd: RawFd = cancel.map_or(-1, |token| token.as_fd().as_raw_fd());
     let mut reader = Reader::new(job);
