@@ -4,6 +4,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::Digest;
@@ -61,24 +63,41 @@ impl KeyLock {
 impl Store {
     /// Waits for the lock of an action's key.
     pub fn lock_key(&self, key: &Digest) -> Result<KeyLock, StoreError> {
-        self.lock_named("key", key)
+        self.lock_named("keys", key)
     }
 
     /// Waits for the lock of something that only one may make at a time.
     ///
-    /// The files are a fixed 4096 of each kind, never removed: a file made and removed for each step costs ext4 a
-    /// search past every inode freed in the last seconds (`recently_deleted`), which was most of a short step's time.
-    /// Two keys that share a file only wait for each other, which does not matter: whoever holds one waits for no
-    /// other of its kind.
+    /// One file holds the locks of a kind: each is one byte of it, at a place that the key gives. A file for each key
+    /// would cost a short step more than all else, and one that is shared by several keys would make strangers wait
+    /// for each other's long steps. The locks are those of the open file (`F_OFD_SETLK`, fcntl(2)), so that threads of
+    /// one process exclude each other too.
     pub(crate) fn lock_named(&self, kind: &str, key: &Digest) -> Result<KeyLock, StoreError> {
-        let name = format!("{kind}-{:02x}{:x}", key.0[0], key.0[1] >> 4);
-        let path = self.root().join("tmp/inflight").join(name);
+        let path = self.root().join("tmp/inflight").join(kind);
         let mut options = OpenOptions::new();
         let file = at(&path, options.write(true).create(true).truncate(false).open(&path))?;
-        let waited = flock(&file, FlockOperation::NonBlockingLockExclusive).is_err();
-        if waited {
-            at(&path, wait(&file))?;
-        }
+        let head = key.0.first_chunk().map_or(0, |head| u64::from_le_bytes(*head));
+        let place = libc::flock {
+            l_type: libc::F_WRLCK as libc::c_short,
+            l_whence: libc::SEEK_SET as libc::c_short,
+            // Half of the largest offset there is, whatever the key.
+            l_start: (head >> 2) as libc::off_t,
+            l_len: 1,
+            l_pid: 0,
+        };
+        let waited = match fcntl(&file, FcntlArg::F_OFD_SETLK(&place)) {
+            Ok(_) => false,
+            Err(Errno::EAGAIN | Errno::EACCES) => loop {
+                match fcntl(&file, FcntlArg::F_OFD_SETLKW(&place)) {
+                    Err(Errno::EINTR) => {}
+                    other => {
+                        at(&path, other.map_err(io::Error::from))?;
+                        break true;
+                    }
+                }
+            },
+            Err(e) => return Err(StoreError::Io { path, source: e.into() }),
+        };
         Ok(KeyLock { _file: file, waited })
     }
 }

@@ -197,11 +197,13 @@ impl Driver<'_> {
         if self.exit == 0 && !self.options.no_cache {
             fresh::remember(self.workspace, &prepared, self.options, &head, &placed, began);
         }
-        // Durability, not correctness: every blob and result is verified when it is read.
-        if built > 0 {
-            let _ = self.store.sync();
-        }
-        self.workspace.save();
+        std::thread::scope(|scope| {
+            // Durability, not correctness: every blob and result is verified when it is read.
+            if built > 0 {
+                scope.spawn(|| self.store.sync());
+            }
+            self.workspace.save();
+        });
         Ok(Report { head, placed: placed.all, failed: failed_names })
     }
 
