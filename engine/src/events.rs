@@ -92,6 +92,8 @@ pub enum Event {
         outcome: Outcome,
         /// Milliseconds its steps took.
         millis: u64,
+        /// Whether its outputs are what they were the last time, whatever its inner steps made.
+        same_output: bool,
     },
     /// A step failed: everything a person needs.
     Failure {

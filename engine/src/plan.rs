@@ -191,6 +191,11 @@ impl StepGraph {
         made.map(|(_, step, name)| (*step, name.as_str()))
     }
 
+    /// The steps that make outputs of a target; one may be named again.
+    pub fn makers(&self, target: u32) -> impl Iterator<Item = StepIx> {
+        self.outputs[target as usize].iter().map(|(_, step, _)| *step)
+    }
+
     /// The step and output that an input of `node` comes from; `None` for sources.
     pub fn source_of<'s>(&'s self, node: &StepNode, input: &'s Input) -> Option<(StepIx, &'s str)> {
         match input {

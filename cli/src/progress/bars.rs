@@ -316,7 +316,7 @@ mod tests {
     }
 
     fn finished(target: &str, outcome: Outcome) -> Event {
-        Event::TargetFinished { target: target.into(), outcome, millis: 10 }
+        Event::TargetFinished { target: target.into(), outcome, millis: 10, same_output: false }
     }
 
     #[test]

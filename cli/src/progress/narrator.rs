@@ -1,8 +1,6 @@
 //! Events as lines of text that stay: finished targets, failures, warnings, the summary.
 //! Decides what is said at which verbosity; writes nowhere and draws nothing.
 
-use std::collections::HashMap;
-
 use mosbuild_engine::events::{Event, Outcome};
 
 use super::summary;
@@ -15,8 +13,6 @@ pub struct Narrator {
     github: bool,
     verbosity: i8,
     file: String,
-    /// Targets some of whose steps ran: whether all of them made what they had made before.
-    unchanged: HashMap<String, bool>,
     /// Files placed so far.
     placed: usize,
 }
@@ -27,14 +23,7 @@ const PLACED: usize = 10;
 impl Narrator {
     /// For a terminal or log as `ui` describes it; `file` is how annotations name mosbuild.yaml.
     pub fn new(ui: &Ui, file: String) -> Narrator {
-        Narrator {
-            color: ui.color_err,
-            github: ui.github,
-            verbosity: ui.verbosity,
-            file,
-            unchanged: HashMap::new(),
-            placed: 0,
-        }
+        Narrator { color: ui.color_err, github: ui.github, verbosity: ui.verbosity, file, placed: 0 }
     }
 
     /// What is to be printed for an event; no line has an end.
@@ -57,15 +46,12 @@ impl Narrator {
                 let why = if why.is_empty() { String::new() } else { format!("  ({why})") };
                 Some(format!("{}  {target}:{step}{why}", Paint::Dim.on(self.color, "running")))
             }
-            Event::StepFinished { target, outcome: Outcome::Ran, same_output, .. } => {
-                let all = self.unchanged.entry(target.clone()).or_insert(true);
-                *all &= same_output;
-                None
-            }
             Event::StepFinished { target, step, outcome: Outcome::Cancelled, .. } => {
                 Some(format!("{}  {target}:{step}", Paint::Yellow.on(self.color, "stopped")))
             }
-            Event::TargetFinished { target, outcome, millis } => self.target(target, *outcome, *millis),
+            Event::TargetFinished { target, outcome, millis, same_output } => {
+                self.target(target, *outcome, *millis, *same_output)
+            }
             Event::SkippedBecause { target, failed } => {
                 let text = format!("{target}: skipped because {failed} failed");
                 Some(Paint::Yellow.on(self.color, &text))
@@ -80,8 +66,7 @@ impl Narrator {
         }
     }
 
-    fn target(&mut self, target: &str, outcome: Outcome, millis: u64) -> Option<String> {
-        let unchanged = self.unchanged.remove(target).unwrap_or(false);
+    fn target(&self, target: &str, outcome: Outcome, millis: u64, unchanged: bool) -> Option<String> {
         match outcome {
             Outcome::Ran => {
                 let same = if unchanged { "  (output unchanged)" } else { "" };
@@ -146,23 +131,11 @@ pub(super) mod tests {
     use super::*;
 
     pub fn narrator(verbosity: i8, github: bool) -> Narrator {
-        Narrator {
-            color: false,
-            github,
-            verbosity,
-            file: "mosbuild.yaml".into(),
-            unchanged: HashMap::new(),
-            placed: 0,
-        }
+        Narrator { color: false, github, verbosity, file: "mosbuild.yaml".into(), placed: 0 }
     }
 
-    fn ran(target: &str, millis: u64) -> Event {
-        Event::TargetFinished { target: target.into(), outcome: Outcome::Ran, millis }
-    }
-
-    fn step(target: &str, same_output: bool) -> Event {
-        let (target, step) = (target.into(), "run".into());
-        Event::StepFinished { target, step, outcome: Outcome::Ran, millis: 1, same_output }
+    fn ran(target: &str, millis: u64, same_output: bool) -> Event {
+        Event::TargetFinished { target: target.into(), outcome: Outcome::Ran, millis, same_output }
     }
 
     fn failure() -> Event {
@@ -180,17 +153,14 @@ pub(super) mod tests {
     #[test]
     fn a_built_target_is_one_line_and_says_whether_it_was_cut_off() {
         let mut n = narrator(0, false);
-        assert_eq!(n.tell(&ran("kernel", 12_345)).unwrap(), "built    kernel  12.3 s");
-        n.tell(&step("a", true));
-        assert_eq!(n.tell(&ran("a", 10)).unwrap(), "built    a  0.0 s  (output unchanged)");
-        n.tell(&step("a", true));
-        n.tell(&step("a", false));
-        assert_eq!(n.tell(&ran("a", 10)).unwrap(), "built    a  0.0 s");
+        assert_eq!(n.tell(&ran("kernel", 12_345, false)).unwrap(), "built    kernel  12.3 s");
+        assert_eq!(n.tell(&ran("a", 10, true)).unwrap(), "built    a  0.0 s  (output unchanged)");
     }
 
     #[test]
     fn hits_are_told_only_when_asked() {
-        let hit = Event::TargetFinished { target: "a".into(), outcome: Outcome::Hit, millis: 0 };
+        let hit =
+            Event::TargetFinished { target: "a".into(), outcome: Outcome::Hit, millis: 0, same_output: true };
         assert_eq!(narrator(0, false).tell(&hit), None);
         assert_eq!(narrator(1, false).tell(&hit).unwrap(), "cached   a");
     }
@@ -198,7 +168,7 @@ pub(super) mod tests {
     #[test]
     fn quiet_leaves_errors_and_the_summary() {
         let mut n = narrator(-1, false);
-        assert_eq!(n.tell(&ran("a", 1)), None);
+        assert_eq!(n.tell(&ran("a", 1, false)), None);
         assert_eq!(n.tell(&Event::Warning { message: "x".into() }), None);
         assert!(n.tell(&failure()).is_some());
         let end = Event::RunFinished { built: 1, cached: 2, failed: 0, millis: 1234 };

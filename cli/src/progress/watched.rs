@@ -107,7 +107,12 @@ mod tests {
         assert!(!watched.broken_off(), "it has not begun");
         watched.event(&Event::RunStarted { schema: "x", run: "r".into(), targets: 3, steps: 3 });
         for (target, outcome) in [("a", Outcome::Hit), ("b", Outcome::Ran)] {
-            watched.event(&Event::TargetFinished { target: target.into(), outcome, millis: 1 });
+            watched.event(&Event::TargetFinished {
+                target: target.into(),
+                outcome,
+                millis: 1,
+                same_output: false,
+            });
         }
         assert!(watched.broken_off());
         watched.sum_up();

@@ -143,7 +143,8 @@ pub(super) fn unchanged(
         steps: 0,
     });
     for target in &head.targets {
-        sink.event(&Event::TargetFinished { target: target.clone(), outcome: Outcome::Hit, millis: 0 });
+        let target = target.clone();
+        sink.event(&Event::TargetFinished { target, outcome: Outcome::Hit, millis: 0, same_output: true });
     }
     let head = RunHead { millis: started.elapsed().as_millis() as u64, ..head };
     // A run that cannot be recorded is only missing from `runs`.

@@ -35,7 +35,11 @@ impl Driver<'_> {
             |s: &StepIx| !matches!(self.states[*s as usize], State::Waiting | State::Ready | State::Running);
         if steps.iter().all(over) {
             let (outcome, millis) = self.of_target(node.target);
-            self.sink.event(&Event::TargetFinished { target, outcome, millis });
+            let same_output = self.prepared.graph.makers(node.target).all(|ix| {
+                let ran = matches!(self.states[ix as usize], State::Done(_, OutcomeCode::Ran));
+                !ran || self.notes[ix as usize].same_output
+            });
+            self.sink.event(&Event::TargetFinished { target, outcome, millis, same_output });
         }
     }
 
