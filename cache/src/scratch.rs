@@ -131,11 +131,10 @@ impl Scratch {
         let owner = fs::symlink_metadata(&path).map(|m| (m.uid(), m.gid()));
         if let Ok(owner) = owner
             && let Ok(true) = left.take(&path, owner, &mut budget)
+            && let Ok(root) = self.store.scratch_root()
         {
-            if let Ok(root) = self.store.scratch_root() {
-                self.recycled = true;
-                root.pool.with(|pool| pool.push((path, left)));
-            }
+            self.recycled = true;
+            root.pool.with(|pool| pool.push((path, left)));
         }
     }
 }
