@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
+
 use crate::action::{Input, OutKind, Step, Work};
 use crate::load::Loaded;
 use crate::lockfile::Pins;
@@ -234,9 +236,13 @@ pub fn plan(
     let count = loaded.targets.len();
     let mut errors = Vec::new();
     let mut rules: Vec<Option<Box<dyn Rule>>> = (0..count).map(|_| None).collect();
-    for &t in &closure {
-        let target = &loaded.targets[t as usize];
-        match registry.instantiate(&target.rule, &target.value) {
+    let instantiate = |t: &u32| {
+        let target = &loaded.targets[*t as usize];
+        registry.instantiate(&target.rule, &target.value)
+    };
+    let made: Vec<_> = closure.par_iter().with_min_len(64).map(instantiate).collect();
+    for (&t, rule) in closure.iter().zip(made) {
+        match rule {
             Ok(rule) => rules[t as usize] = Some(rule),
             Err(e) => errors.push((t, PlanError::new(2, e))),
         }

@@ -134,7 +134,10 @@ pub(super) fn run(
     for (path, size) in &placed.new {
         sink.event(&Event::Placed { path: path.display().to_string(), size: *size });
     }
-    driver.finish(placed, started, began)
+    let report = driver.finish(placed, started, began);
+    // See `build`: the program is about to end.
+    std::mem::forget((driver.states, driver.notes, prepared));
+    report
 }
 
 pub(super) fn predict(

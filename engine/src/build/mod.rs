@@ -151,7 +151,13 @@ pub fn build(
     let mut workspace = Workspace::open(site)?;
     workspace.memory.recall(&crate::run_record::Runs::of(&workspace.dirs.state), store);
     let prepared = prepare(&mut workspace, store, options)?;
-    driver::run(&mut workspace, prepared, store, options, sink, (started, began))
+    let report = driver::run(&mut workspace, prepared, store, options, sink, (started, began));
+    // The program is about to end: taking all this apart, allocation by allocation, is a tenth of a second for 10,000
+    // targets. The database is closed, so that another build may open it.
+    let Workspace { state, loaded, stat_cache, memory, .. } = workspace;
+    drop(state);
+    std::mem::forget((loaded, stat_cache, memory));
+    report
 }
 
 /// Says what a build would do now, running nothing.

@@ -160,7 +160,7 @@ impl Driver<'_> {
     }
 
     pub(super) fn finish(
-        mut self,
+        &mut self,
         placed: place::Placed,
         started: Instant,
         began: SystemTime,
