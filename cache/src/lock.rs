@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
@@ -67,12 +67,34 @@ impl Store {
     }
 
     /// Waits for the lock of something that only one may make at a time.
-    ///
+    pub(crate) fn lock_named(&self, kind: &str, key: &Digest) -> Result<KeyLock, StoreError> {
+        let (path, file, place) = self.place_of_lock(kind, key)?;
+        if try_place(&path, &file, &place)? {
+            return Ok(KeyLock { _file: file, waited: false });
+        }
+        loop {
+            match fcntl(&file, FcntlArg::F_OFD_SETLKW(&place)) {
+                Err(Errno::EINTR) => {}
+                other => {
+                    at(&path, other.map_err(io::Error::from))?;
+                    return Ok(KeyLock { _file: file, waited: true });
+                }
+            }
+        }
+    }
+
+    /// The lock of something that only one may make at a time, unless another has it: for whoever must be able to give
+    /// up waiting. `kind` is the name of the file of these locks.
+    pub fn try_lock(&self, kind: &str, key: &Digest) -> Result<Option<KeyLock>, StoreError> {
+        let (path, file, place) = self.place_of_lock(kind, key)?;
+        Ok(try_place(&path, &file, &place)?.then_some(KeyLock { _file: file, waited: false }))
+    }
+
     /// One file holds the locks of a kind: each is one byte of it, at a place that the key gives. A file for each key
     /// would cost a short step more than all else, and one that is shared by several keys would make strangers wait
     /// for each other's long steps. The locks are those of the open file (`F_OFD_SETLK`, fcntl(2)), so that threads of
     /// one process exclude each other too.
-    pub(crate) fn lock_named(&self, kind: &str, key: &Digest) -> Result<KeyLock, StoreError> {
+    fn place_of_lock(&self, kind: &str, key: &Digest) -> Result<(PathBuf, File, libc::flock), StoreError> {
         let path = self.root().join("tmp/inflight").join(kind);
         let mut options = OpenOptions::new();
         let file = at(&path, options.write(true).create(true).truncate(false).open(&path))?;
@@ -85,19 +107,15 @@ impl Store {
             l_len: 1,
             l_pid: 0,
         };
-        let waited = match fcntl(&file, FcntlArg::F_OFD_SETLK(&place)) {
-            Ok(_) => false,
-            Err(Errno::EAGAIN | Errno::EACCES) => loop {
-                match fcntl(&file, FcntlArg::F_OFD_SETLKW(&place)) {
-                    Err(Errno::EINTR) => {}
-                    other => {
-                        at(&path, other.map_err(io::Error::from))?;
-                        break true;
-                    }
-                }
-            },
-            Err(e) => return Err(StoreError::Io { path, source: e.into() }),
-        };
-        Ok(KeyLock { _file: file, waited })
+        Ok((path, file, place))
+    }
+}
+
+/// Takes the lock if nobody has it.
+fn try_place(path: &Path, file: &File, place: &libc::flock) -> Result<bool, StoreError> {
+    match fcntl(file, FcntlArg::F_OFD_SETLK(place)) {
+        Ok(_) => Ok(true),
+        Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+        Err(e) => Err(StoreError::Io { path: path.to_owned(), source: e.into() }),
     }
 }

@@ -5,6 +5,7 @@ pub mod action;
 pub mod build;
 pub mod events;
 pub mod exec;
+pub mod fetch;
 pub mod framed;
 pub mod inputs;
 pub mod load;

@@ -1,0 +1,8 @@
+//! Tests of the downloader against a server with scripted faults, a proxy, TLS, and Python's server.
+//! Knows `mosbuild_engine::fetch` alone.
+
+mod desk;
+mod faults;
+mod once;
+mod places;
+mod server;
