@@ -1,9 +1,10 @@
-//! Codecs over bytes: cpio, compression, kernel modules and their indexes, kernel configuration, tarballs.
+//! Codecs over bytes: Alpine packages, cpio, compression, kernel modules and their indexes, kernel configuration, tarballs.
 //! Knows no file system beyond `Read` and `Write`, no cache, no build graph and no terminal.
 //! Every parser takes hostile input: it returns an error or a bounded value, and never panics.
 
 #![forbid(unsafe_code)]
 
+pub mod apk;
 pub mod bzimage;
 pub mod closure;
 pub mod compress;

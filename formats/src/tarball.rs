@@ -12,6 +12,8 @@ use tar::EntryType;
 use crate::compress::{self, Decoder};
 use names::{Names, Place};
 
+pub use names::Refusal;
+
 /// Bytes of headers (long names, pax records) accepted for one entry; the tar library holds them in memory.
 const HEADERS_MAX: u64 = 1 << 20;
 
@@ -116,7 +118,7 @@ pub enum Error {
         /// Its path as in the archive, lossily.
         path: String,
         /// Why.
-        why: &'static str,
+        why: Refusal,
     },
     /// Larger than allowed.
     #[error("tar: more than {limit} {what}")]
@@ -137,12 +139,37 @@ where
     E: From<Error>,
     F: FnMut(&Entry, &mut dyn Read) -> Result<(), E>,
 {
-    let stream_max = options.max_entries.saturating_mul(2048).saturating_add(options.max_bytes);
-    let budget = Rc::new(Cell::new(HEADERS_MAX));
-    let decoder = Decoder::new(input, stream_max).map_err(Error::Compress)?;
+    let decoder = Decoder::new(input, stream_max(options)).map_err(Error::Compress)?;
     let is_plain = decoder.format() == compress::Format::None;
+    let (summary, mut rest) =
+        walk(decoder, is_plain, options, |_| Ok(()), |entry, (), data| visit(entry, data))?;
+    io::copy(&mut rest, &mut io::sink()).map_err(convert)?;
+    Ok(summary)
+}
+
+/// Bytes of a tar stream that keeps within the options: a header and half a block of padding for each entry.
+pub(crate) fn stream_max(options: &Options) -> u64 {
+    options.max_entries.saturating_mul(2048).saturating_add(options.max_bytes)
+}
+
+/// [`read`] over an expanded stream; `extra` takes what the caller needs besides from an entry that was accepted.
+/// Gives back the stream where the archive ends, which is after its first empty block.
+pub(crate) fn walk<R, X, E, M, F>(
+    stream: R,
+    is_plain: bool,
+    options: &Options,
+    mut extra: M,
+    mut visit: F,
+) -> Result<(Summary, impl Read), E>
+where
+    R: Read,
+    E: From<Error>,
+    M: FnMut(&mut tar::Entry<'_, Budgeted<R>>) -> Result<X, Error>,
+    F: FnMut(&Entry, X, &mut dyn Read) -> Result<(), E>,
+{
+    let budget = Rc::new(Cell::new(HEADERS_MAX));
     let mut archive =
-        tar::Archive::new(Budgeted { inner: decoder, budget: budget.clone(), head: Some(is_plain) });
+        tar::Archive::new(Budgeted { inner: stream, budget: budget.clone(), head: Some(is_plain) });
     let mut names = Names::default();
     let mut summary = Summary::default();
     let mut entries = archive.entries().map_err(convert)?;
@@ -166,14 +193,14 @@ where
         if summary.bytes > options.max_bytes {
             return Err(Error::Limit { what: "bytes", limit: options.max_bytes }.into());
         }
+        let more = extra(&mut raw)?;
         let mut data = Data { inner: &mut raw, left: size };
-        visit(&entry, &mut data)?;
+        visit(&entry, more, &mut data)?;
         io::copy(&mut data, &mut io::sink()).map_err(convert)?;
     }
     budget.set(u64::MAX);
-    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(convert)?;
     summary.implied_dirs = names.implied_dirs();
-    Ok(summary)
+    Ok((summary, archive.into_inner()))
 }
 
 /// Checks one entry; `None` for what is left out (archive metadata, stripped directories, the root).
@@ -189,19 +216,24 @@ fn accept<R: Read>(
     }
     let raw_path = raw.path_bytes();
     let refuse = |why| Error::Refused { path: String::from_utf8_lossy(&raw_path).into_owned(), why };
-    let strip = |path: &[u8]| names::normalize(path, options.strip_components).map_err(refuse);
-    let Some(path) = strip(&raw_path)? else { return Ok(None) };
-    let id = |n: io::Result<u64>| u32::try_from(n?).map_err(|_| refuse("owner or group beyond 32 bits"));
+    let hard_link = |why| match why {
+        Refusal::Absolute => refuse(Refusal::HardLinkAbsolute),
+        Refusal::DotDot => refuse(Refusal::HardLinkDotDot),
+        other => refuse(other),
+    };
+    let stripped = names::normalize(&raw_path, options.strip_components).map_err(refuse)?;
+    let Some(path) = stripped else { return Ok(None) };
+    let id = |n: io::Result<u64>| u32::try_from(n?).map_err(|_| refuse(Refusal::Owner));
     let (uid, gid) = (id(header.uid())?, id(header.gid())?);
     let mode = header.mode()? & 0o7777;
     let device = || match (header.device_major(), header.device_minor()) {
-        _ if !options.allow_devices => Err(refuse("is a device node")),
+        _ if !options.allow_devices => Err(refuse(Refusal::Device)),
         (Ok(Some(major)), Ok(Some(minor))) => Ok((major, minor)),
-        _ => Err(refuse("device node without numbers")),
+        _ => Err(refuse(Refusal::DeviceNumbers)),
     };
     let link = || match raw.link_name_bytes() {
         Some(target) if !target.is_empty() && !target.contains(&0) => Ok(target.into_owned()),
-        _ => Err(refuse("link without a target")),
+        _ => Err(refuse(Refusal::LinkTarget)),
     };
     let kind = match kind {
         EntryType::Directory => Kind::Dir,
@@ -209,19 +241,19 @@ fn accept<R: Read>(
         EntryType::Regular if raw_path.ends_with(b"/") && raw.size() == 0 => Kind::Dir,
         EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => Kind::File { size: raw.size() },
         EntryType::Symlink => Kind::Symlink { target: link()? },
-        EntryType::Link => match strip(&link()?)? {
+        EntryType::Link => match names::normalize(&link()?, options.strip_components).map_err(hard_link)? {
             Some(to) => match names.get(&to) {
                 Some(Place::File) => Kind::HardLink { to },
                 Some(Place::Alias(file)) => Kind::HardLink { to: file.clone() },
                 Some(Place::Symlink(target)) => Kind::Symlink { target: target.clone() },
-                _ => return Err(refuse("hard link to something that is no file before it")),
+                _ => return Err(refuse(Refusal::HardLink)),
             },
-            None => return Err(refuse("hard link out of the stripped tree")),
+            None => return Err(refuse(Refusal::HardLinkOut)),
         },
         EntryType::Char => device().map(|(major, minor)| Kind::Char { major, minor })?,
         EntryType::Block => device().map(|(major, minor)| Kind::Block { major, minor })?,
         EntryType::Fifo => Kind::Fifo,
-        _ => return Err(refuse("is of a type not known")),
+        _ => return Err(refuse(Refusal::Type)),
     };
     let place = match &kind {
         Kind::Dir => Place::Dir { mode, uid, gid },
@@ -240,14 +272,14 @@ fn refuse_pax_sparse<R: Read>(raw: &mut tar::Entry<'_, R>) -> Result<(), Error> 
     let path = String::from_utf8_lossy(&raw.path_bytes()).into_owned();
     for record in raw.pax_extensions().map_err(convert)?.into_iter().flatten() {
         if record.map_err(convert)?.key_bytes().starts_with(b"GNU.sparse.") {
-            return Err(Error::Refused { path, why: "is a sparse file in pax form, which is not supported" });
+            return Err(Error::Refused { path, why: Refusal::PaxSparse });
         }
     }
     Ok(())
 }
 
 /// Undoes the wrapping of our own errors in `io::Error`.
-fn convert(e: io::Error) -> Error {
+pub(crate) fn convert(e: io::Error) -> Error {
     match e.downcast::<Error>() {
         Ok(inner) => inner,
         Err(e) => match e.downcast::<compress::Error>() {
@@ -259,7 +291,7 @@ fn convert(e: io::Error) -> Error {
 }
 
 /// Counts what the tar library reads by itself, and names formats that it would call damaged.
-struct Budgeted<R> {
+pub(crate) struct Budgeted<R> {
     inner: R,
     budget: Rc<Cell<u64>>,
     /// Set until the first read, if the input is not compressed in a way that is known.

@@ -2,6 +2,8 @@
 //! Does not know any format.
 #![allow(dead_code)]
 
+pub mod apk;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
