@@ -278,6 +278,7 @@ fn lay_out(
         argv,
         env: env.into_iter().collect(),
         cwd,
+        root: None,
         mounts,
         limits: Limits { time: command.timeout, memory: command.memory },
         log: base.join("log"),

@@ -4,13 +4,14 @@
 //! times what all the rest does. So it allocates nothing, takes no lock and writes to its stack alone. It shares errno
 //! too, so the builder's thread sleeps until the set-up is done (`Stage::Ready`), and no call fails after that. A step
 //! can neither read nor trace it, since it keeps capabilities that no step has.
-//! Knows only a compiled `Program` and a few descriptors.
+//! Knows only a compiled `Program` and a few descriptors. The command's own process is `command`.
 
 use std::ffi::CStr;
-use std::mem::{MaybeUninit, size_of, zeroed};
+use std::mem::{size_of, zeroed};
 use std::os::fd::RawFd;
 use std::ptr;
 
+use super::command::start_command;
 use super::program::{Op, Place, Program};
 
 /// What the child was doing when a system call failed.
@@ -21,15 +22,21 @@ pub(super) enum Stage {
     IdMap,
     Privacy,
     Root,
+    /// The job's own root directory.
+    OwnRoot,
     Op,
     Source,
     Pivot,
     Hostname,
     Fork,
+    /// The namespaces nested in the sandbox's, for a job with a root of its own.
+    Nested,
     Stdio,
     Limits,
     Cwd,
     Privileges,
+    /// The filter that hands chown to the builder.
+    Filter,
     Exec,
     /// Not a failure: the command runs, and another report will follow.
     Ready,
@@ -82,6 +89,8 @@ pub(super) struct Inherited<'a> {
     pub output: RawFd,
     pub null: RawFd,
     pub jobserver: Option<(RawFd, RawFd)>,
+    /// For a job with a root of its own: the socket that the filter's descriptor is sent through.
+    pub filter: Option<RawFd>,
     /// All descriptors to keep, sorted.
     pub keep: &'a [RawFd],
     /// The top of a stack for the command's process until it execs.
@@ -90,21 +99,21 @@ pub(super) struct Inherited<'a> {
     pub execute: bool,
 }
 
-struct Failure {
-    stage: Stage,
-    index: usize,
-    errno: i32,
+pub(super) struct Failure {
+    pub stage: Stage,
+    pub index: usize,
+    pub errno: i32,
 }
 
-type Result<T> = std::result::Result<T, Failure>;
+pub(super) type Result<T> = std::result::Result<T, Failure>;
 
-fn errno() -> i32 {
+pub(super) fn errno() -> i32 {
     // SAFETY: the address of errno is always valid.
     unsafe { *libc::__errno_location() }
 }
 
 /// The result of a system call, or the failure of a stage.
-fn check(stage: Stage, index: usize, value: libc::c_long) -> Result<RawFd> {
+pub(super) fn check(stage: Stage, index: usize, value: libc::c_long) -> Result<RawFd> {
     if value < 0 { Err(Failure { stage, index, errno: errno() }) } else { Ok(value as RawFd) }
 }
 
@@ -115,6 +124,7 @@ macro_rules! sys {
         check($stage, $index, value as libc::c_long)
     }};
 }
+pub(super) use sys;
 
 /// The life of the sandbox's process 1, as libc's clone calls it. Never returns.
 ///
@@ -144,7 +154,7 @@ fn life(inherited: &Inherited<'_>) -> Result<Report> {
     loopback_up();
     let name = inherited.program.hostname;
     sys!(Stage::Hostname, 0, libc::sethostname(name.as_ptr().cast(), name.len()))?;
-    if !inherited.execute {
+    if !inherited.execute && inherited.filter.is_none() {
         return Ok(Report::failure(Stage::Probed, 0, 0));
     }
     let command = start_command(inherited)?;
@@ -187,14 +197,19 @@ fn map_ids(inherited: &Inherited<'_>) -> Result<()> {
         (c"/proc/self/gid_map", inherited.gid_map),
     ];
     for (index, (path, text)) in files.into_iter().enumerate() {
-        let fd = sys!(Stage::IdMap, index, libc::open(path.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC))?;
-        sys!(Stage::IdMap, index, libc::write(fd, text.as_ptr().cast(), text.len()))?;
-        close(fd);
+        write_file(Stage::IdMap, index, path, text)?;
     }
     Ok(())
 }
 
-fn close(fd: RawFd) {
+pub(super) fn write_file(stage: Stage, index: usize, path: &CStr, text: &[u8]) -> Result<()> {
+    let fd = sys!(stage, index, libc::open(path.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC))?;
+    sys!(stage, index, libc::write(fd, text.as_ptr().cast(), text.len()))?;
+    close(fd);
+    Ok(())
+}
+
+pub(super) fn close(fd: RawFd) {
     // SAFETY: the descriptor was opened here and is not used again.
     unsafe { libc::close(fd) };
 }
@@ -204,20 +219,40 @@ fn build_root(inherited: &Inherited<'_>) -> Result<()> {
     let private = libc::MS_REC | libc::MS_PRIVATE;
     sys!(Stage::Privacy, 0, libc::mount(none, c"/".as_ptr(), none, private, ptr::null()))?;
     let root = inherited.root.as_ptr();
-    let flags = libc::MS_NOSUID | libc::MS_NODEV;
-    let (kind, data) = (c"tmpfs".as_ptr(), c"mode=0755".as_ptr().cast());
-    sys!(Stage::Root, 0, libc::mount(kind, root, kind, flags, data))?;
+    match &inherited.program.root {
+        None => {
+            let flags = libc::MS_NOSUID | libc::MS_NODEV;
+            let (kind, data) = (c"tmpfs".as_ptr(), c"mode=0755".as_ptr().cast());
+            sys!(Stage::Root, 0, libc::mount(kind, root, kind, flags, data))?;
+        }
+        Some(own) => graft_root(own, root)?,
+    }
     sys!(Stage::Root, 1, libc::chdir(root))?;
     let root = sys!(Stage::Root, 2, libc::open(c".".as_ptr(), O_PATH_DIR))?;
     for (index, op) in inherited.program.ops.iter().enumerate() {
         perform(root, index, op)?;
     }
-    set_attributes(Stage::Root, 3, root, 0, libc::MOUNT_ATTR_RDONLY)?;
+    if inherited.program.root.is_none() {
+        set_attributes(Stage::Root, 3, root, 0, libc::MOUNT_ATTR_RDONLY)?;
+    }
     let here = c".".as_ptr();
     sys!(Stage::Pivot, 0, libc::syscall(libc::SYS_pivot_root, here, here))?;
     sys!(Stage::Pivot, 1, libc::umount2(here, libc::MNT_DETACH))?;
     sys!(Stage::Pivot, 2, libc::chdir(c"/".as_ptr()))?;
     close(root);
+    Ok(())
+}
+
+/// Mount a directory of the host, to be the root, where the root is to be.
+fn graft_root(own: &CStr, at: *const libc::c_char) -> Result<()> {
+    let (here, empty) = (libc::AT_FDCWD, c"".as_ptr());
+    let open_tree = libc::SYS_open_tree;
+    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC;
+    let tree = sys!(Stage::OwnRoot, 0, libc::syscall(open_tree, here, own.as_ptr(), flags))?;
+    set_attributes(Stage::OwnRoot, 1, tree, 0, libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV)?;
+    let flags = MOVE_MOUNT_F_EMPTY_PATH;
+    sys!(Stage::OwnRoot, 2, libc::syscall(libc::SYS_move_mount, tree, empty, here, at, flags))?;
+    close(tree);
     Ok(())
 }
 
@@ -352,126 +387,6 @@ fn loopback_up() {
         libc::ioctl(fd, libc::SIOCSIFFLAGS, &request);
         libc::close(fd);
     }
-}
-
-/// Shared with the command's process, which runs in this memory until it execs.
-struct Launch<'a> {
-    inherited: &'a Inherited<'a>,
-    failure: MaybeUninit<Failure>,
-    failed: bool,
-}
-
-/// Start process 2. The kernel suspends this process until that one has its own memory or is gone.
-fn start_command(inherited: &Inherited<'_>) -> Result<libc::pid_t> {
-    let mut launch = Launch { inherited, failure: MaybeUninit::uninit(), failed: false };
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
-    let argument = (&raw mut launch).cast();
-    let pid = sys!(Stage::Fork, 0, libc::clone(command_entry, inherited.stack_top, flags, argument))?;
-    // SAFETY: written by the other process, which is past it; volatile, since the compiler saw no writer.
-    if unsafe { ptr::read_volatile(&raw const launch.failed) } {
-        // SAFETY: `failed` is set only after `failure` has been.
-        return Err(unsafe { launch.failure.assume_init_read() });
-    }
-    Ok(pid)
-}
-
-extern "C" fn command_entry(argument: *mut libc::c_void) -> libc::c_int {
-    // SAFETY: the argument is the Launch of `start_command`, which is suspended.
-    let launch = unsafe { &mut *argument.cast::<Launch<'_>>() };
-    let failure = become_command(launch.inherited);
-    launch.failure.write(failure);
-    launch.failed = true;
-    127
-}
-
-/// Everything between fork and exec; comes back only if something failed.
-fn become_command(inherited: &Inherited<'_>) -> Failure {
-    match prepare(inherited) {
-        Ok(()) => execute(inherited.program),
-        Err(failure) => failure,
-    }
-}
-
-fn prepare(inherited: &Inherited<'_>) -> Result<()> {
-    let program = inherited.program;
-    if !program.interactive {
-        sys!(Stage::Stdio, 0, libc::setsid())?;
-        sys!(Stage::Stdio, 1, libc::dup2(inherited.null, 0))?;
-        sys!(Stage::Stdio, 2, libc::dup2(inherited.output, 1))?;
-        sys!(Stage::Stdio, 3, libc::dup2(inherited.output, 2))?;
-    }
-    if let Some((read, write)) = inherited.jobserver {
-        sys!(Stage::Stdio, 4, libc::dup2(read, super::JOBSERVER_READ))?;
-        sys!(Stage::Stdio, 5, libc::dup2(write, super::JOBSERVER_WRITE))?;
-    }
-    let no_core = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    sys!(Stage::Limits, 0, libc::setrlimit(libc::RLIMIT_CORE, &no_core))?;
-    if let Some(bytes) = program.memory {
-        let bound = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
-        sys!(Stage::Limits, 1, libc::setrlimit(libc::RLIMIT_DATA, &bound))?;
-    }
-    // SAFETY: cannot fail.
-    unsafe { libc::umask(0o022) };
-    drop_privileges()?;
-    sys!(Stage::Cwd, 0, libc::chdir(program.cwd.as_ptr()))?;
-    reset_signals();
-    Ok(())
-}
-
-/// No capability is left, and none comes back: root of the namespace could make its read-only mounts writable.
-fn drop_privileges() -> Result<()> {
-    use libc::prctl;
-    sys!(Stage::Privileges, 0, prctl(libc::PR_SET_SECUREBITS, SECURE_BITS, 0, 0, 0))?;
-    let mut capability = 0;
-    // SAFETY: plain numbers. The loop ends at the first number that the kernel does not know.
-    while unsafe { prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } == 0 {
-        capability += 1;
-    }
-    let clear = libc::PR_CAP_AMBIENT_CLEAR_ALL;
-    sys!(Stage::Privileges, 1, prctl(libc::PR_CAP_AMBIENT, clear, 0, 0, 0))?;
-    let header = CapabilityHeader { version: 0x2008_0522, pid: 0 };
-    let none = [0u32; 6];
-    sys!(Stage::Privileges, 2, libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()))?;
-    sys!(Stage::Privileges, 3, prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
-    Ok(())
-}
-
-#[repr(C)]
-struct CapabilityHeader {
-    version: u32,
-    pid: libc::c_int,
-}
-
-/// NOROOT, NO_SETUID_FIXUP and NO_CAP_AMBIENT_RAISE, each with its lock, and KEEP_CAPS locked off.
-const SECURE_BITS: libc::c_ulong = 0b1110_1111;
-
-fn reset_signals() {
-    // SAFETY: sigaction with SIG_DFL on every signal; the two that cannot be set fail, which is right.
-    unsafe {
-        let mut default: libc::sigaction = zeroed();
-        default.sa_sigaction = libc::SIG_DFL;
-        for signal in 1..=64 {
-            libc::sigaction(signal, &default, ptr::null_mut());
-        }
-        let mut empty: libc::sigset_t = zeroed();
-        libc::sigemptyset(&mut empty);
-        libc::sigprocmask(libc::SIG_SETMASK, &empty, ptr::null_mut());
-    }
-}
-
-fn execute(program: &Program) -> Failure {
-    // Like execvp: a place where it is not, or is not for us, is passed over; another error is the answer.
-    let mut failure = Failure { stage: Stage::Exec, index: 0, errno: libc::ENOENT };
-    for (index, candidate) in program.candidates.iter().enumerate() {
-        // SAFETY: the arrays end with NULL and outlive the call.
-        unsafe { libc::execve(candidate.as_ptr(), program.argv.as_ptr(), program.envp.as_ptr()) };
-        match errno() {
-            libc::ENOENT | libc::ENOTDIR => {}
-            libc::EACCES => failure = Failure { stage: Stage::Exec, index, errno: libc::EACCES },
-            errno => return Failure { stage: Stage::Exec, index, errno },
-        }
-    }
-    failure
 }
 
 /// Wait for every process that ends, until it is the command's own.

@@ -15,7 +15,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use super::orphans;
 use super::output;
 use super::program::{PointerArray, argv, c_string, candidates, envp};
-use super::{End, ExecError, Executor, JOBSERVER_READ, JOBSERVER_WRITE, Job, Outcome, Watch};
+use super::{End, ExecError, Executor, JOBSERVER_READ, JOBSERVER_WRITE, Job, Outcome, Owners, Watch, owners};
 
 /// Runs each job as a plain process in a session of its own, killed as a group at the end.
 ///
@@ -41,6 +41,11 @@ fn set_process_up() {
 
 impl Executor for Host {
     fn run(&self, job: &Job, watch: &dyn Watch) -> Result<Outcome, ExecError> {
+        if job.root.is_some() {
+            return Err(ExecError::Invalid(
+                "a command with a root of its own needs a sandbox: remove `executor: host`".into(),
+            ));
+        }
         set_process_up();
         let started = Instant::now();
         let (output, output_write) = output::pipe().map_err(|error| ExecError::io("making a pipe", error))?;
@@ -59,7 +64,7 @@ impl Executor for Host {
             kill_group();
         };
         let seen = match pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(pidfd) => output::attend(job, watch, &output, &pidfd, started, kill),
+            Ok(pidfd) => output::attend(job, watch, &output, &pidfd, started, None, kill),
             Err(error) => {
                 kill();
                 Err(ExecError::io("watching a process", error))
@@ -86,6 +91,7 @@ impl Executor for Host {
             log_bytes: seen.log_bytes,
             missing: seen.missing,
             alone,
+            owners: Owners::default(),
         })
     }
 
@@ -251,6 +257,10 @@ fn limit(pid: Pid, job: &Job) {
     // A process that is gone already needs no limit, so errors do not matter.
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     let _ = prlimit(Some(pid), Resource::Core, none);
+    if let Some(found) = owners::limit_to_restore() {
+        let (current, maximum) = (Some(found.rlim_cur), Some(found.rlim_max));
+        let _ = prlimit(Some(pid), Resource::Nofile, Rlimit { current, maximum });
+    }
     if let Some(bytes) = job.limits.memory {
         let _ = prlimit(Some(pid), Resource::Data, Rlimit { current: Some(bytes), maximum: Some(bytes) });
     }

@@ -4,21 +4,26 @@
 
 mod cancel;
 mod child;
+mod command;
 mod error;
+mod filter;
 mod host;
 pub mod jobserver;
 mod orphans;
 mod output;
 mod overlay;
+mod owners;
 mod probe;
 mod program;
+mod resolve;
 mod sandbox;
+mod supervisor;
 #[cfg(test)]
 mod tests;
 
 use std::ffi::OsString;
 use std::os::fd::RawFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use cancel::CancelToken;
@@ -26,7 +31,8 @@ pub use error::ExecError;
 pub use host::Host;
 pub use jobserver::{JOBSERVER_READ, JOBSERVER_WRITE, Pool, Slot};
 pub use overlay::overlay_works;
-pub use probe::{Unavailable, probe};
+pub use owners::Owners;
+pub use probe::{Unavailable, probe, probe_root};
 pub use sandbox::Sandbox;
 
 /// The hostname that every sandboxed step sees.
@@ -41,7 +47,11 @@ pub struct Job {
     pub env: Vec<(OsString, OsString)>,
     /// The working directory: a path inside the sandbox, or on the host for [`Host`].
     pub cwd: PathBuf,
+    /// A directory of the host that becomes the job's root, writable, with the command as its root user; see
+    /// [`Sandbox`]. It must belong to the caller and be seen by nobody else. Refused by [`Host`].
+    pub root: Option<PathBuf>,
     /// What the step sees beside `/proc`, `/dev` and `/tmp`, in order: later ones may lie in earlier ones. Ignored by [`Host`].
+    /// With a `root` they may lie below `/dev` only, where they leave no trace in it.
     pub mounts: Vec<Mount>,
     /// Bounds on the step.
     pub limits: Limits,
@@ -112,6 +122,18 @@ pub enum Mount {
 }
 
 impl Mount {
+    /// The path inside.
+    pub fn at(&self) -> &Path {
+        match self {
+            Self::Bind { at, .. }
+            | Self::Overlay { at, .. }
+            | Self::Tmpfs { at, .. }
+            | Self::Symlink { at, .. }
+            | Self::Dir { at }
+            | Self::File { at, .. } => at,
+        }
+    }
+
     /// A host path that the step may read.
     pub fn read_only(from: impl Into<PathBuf>, at: impl Into<PathBuf>) -> Self {
         Self::Bind { from: from.into(), at: at.into(), writable: false, recursive: true }
@@ -178,6 +200,8 @@ pub struct Outcome {
     pub missing: Vec<String>,
     /// Whether no process is left that could still write where the step ran.
     pub alone: bool,
+    /// The owners that a job with a root of its own gave to its files. Empty for all others.
+    pub owners: Owners,
 }
 
 impl Outcome {

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::supervisor::Supervisor;
 use super::{Console, End, ExecError, Job, Watch};
 
 /// A line longer than this is looked at in pieces.
@@ -36,13 +37,14 @@ pub(super) fn high(fd: OwnedFd) -> io::Result<OwnedFd> {
     if fd.as_raw_fd() > 9 { Ok(fd) } else { Ok(rustix::io::fcntl_dupfd_cloexec(&fd, 10)?) }
 }
 
-/// Look after a job until `pidfd` says that it has ended. `kill` is called at most once.
+/// Look after a job until `pidfd` says that it has ended, and answer its questions. `kill` may be called twice.
 pub(super) fn attend(
     job: &Job,
     watch: &dyn Watch,
     output: &OwnedFd,
     pidfd: &OwnedFd,
     started: Instant,
+    mut supervisor: Option<&mut Supervisor>,
     mut kill: impl FnMut(),
 ) -> Result<Seen, ExecError> {
     let deadline = job.limits.time.and_then(|limit| started.checked_add(limit));
@@ -56,17 +58,30 @@ pub(super) fn attend(
     loop {
         let running = killed.is_none();
         let output_fd = if open { output.as_raw_fd() } else { -1 };
-        let mut fds =
-            [poll_in(output_fd), poll_in(pidfd.as_raw_fd()), poll_in(if running { cancel_fd } else { -1 })];
+        let mut fds = [
+            poll_in(output_fd),
+            poll_in(pidfd.as_raw_fd()),
+            poll_in(if running { cancel_fd } else { -1 }),
+            poll_in(supervisor.as_ref().map_or(-1, |supervisor| supervisor.fd())),
+        ];
         let timeout = [deadline, line_end].into_iter().flatten().min().filter(|_| running).map_or(-1, until);
-        // SAFETY: three valid entries; negative descriptors are passed over.
-        let count = unsafe { libc::poll(fds.as_mut_ptr(), 3, timeout) };
+        // SAFETY: four valid entries; negative descriptors are passed over.
+        let count = unsafe { libc::poll(fds.as_mut_ptr(), 4, timeout) };
         if count < 0 && io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
             failure.get_or_insert(ExecError::io("waiting for a step", io::Error::last_os_error()));
             kill();
             break;
         }
         let ended = count > 0 && fds[1].revents != 0;
+        if let Some(asked) = supervisor.as_mut().filter(|_| count > 0)
+            && let Err(error) = asked.attend(fds[3].revents)
+        {
+            failure.get_or_insert(error);
+            supervisor = None;
+            if !ended {
+                kill();
+            }
+        }
         if count > 0 && fds[0].revents != 0 || ended {
             match reader.read(output, watch, ended) {
                 Ok(Progress::More) => {}

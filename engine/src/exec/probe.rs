@@ -23,14 +23,31 @@ pub struct Unavailable {
 /// Try a sandbox, once per process. Takes some milliseconds.
 pub fn probe() -> Result<(), Unavailable> {
     static TRIED: OnceLock<Result<(), Unavailable>> = OnceLock::new();
+    TRIED.get_or_init(|| attempt("plain", |scratch| Sandbox.rehearse(scratch, Vec::new()))).clone()
+}
+
+/// Try a sandbox with a root of its own, once per process: what installing packages needs beside [`probe`].
+pub fn probe_root() -> Result<(), Unavailable> {
+    static TRIED: OnceLock<Result<(), Unavailable>> = OnceLock::new();
+    let attempt = || {
+        probe()?;
+        // Nothing that this program can try from outside without waiting for itself.
+        match fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope") {
+            Ok(scope) if scope.trim() == "3" => Err(cannot_look_into()),
+            _ => attempt("root", |scratch| Sandbox.rehearse_root(scratch)),
+        }
+    };
     TRIED.get_or_init(attempt).clone()
 }
 
-fn attempt() -> Result<(), Unavailable> {
-    let scratch = std::env::temp_dir().join(format!("mosbuild-probe-{}", std::process::id()));
+fn attempt(
+    name: &str,
+    rehearse: impl FnOnce(&std::path::Path) -> Result<(), ExecError>,
+) -> Result<(), Unavailable> {
+    let scratch = std::env::temp_dir().join(format!("mosbuild-probe-{name}-{}", std::process::id()));
     let made = fs::create_dir(&scratch);
     let tried = match made {
-        Ok(()) => Sandbox.rehearse(&scratch, Vec::new()),
+        Ok(()) => rehearse(&scratch),
         Err(error) => Err(ExecError::io(format!("making {}", scratch.display()), error)),
     };
     let _ = fs::remove_dir(&scratch);
@@ -66,6 +83,30 @@ pub(super) fn refused_mount(kind: &CStr, error: io::Error) -> ExecError {
         "run the container with --security-opt systempaths=unconfined, or --privileged",
     )
     .into()
+}
+
+/// The filter that hands changes of owner to this program was refused.
+pub(super) fn refused_filter(error: io::Error) -> Unavailable {
+    match error.raw_os_error() {
+        Some(libc::EBUSY) => unavailable(
+            "a container manager answers system calls here itself, and the kernel allows one such filter only",
+            CONTAINER,
+        ),
+        Some(libc::EINVAL | libc::ENOSYS) => unavailable(
+            &format!("the kernel knows no seccomp user notifications ({error})"),
+            "a kernel from 5.12 on with CONFIG_SECCOMP_FILTER; in a container, --security-opt seccomp=unconfined",
+        ),
+        _ => unavailable(&format!("installing a seccomp filter is not permitted ({error})"), CONTAINER),
+    }
+}
+
+/// This program may not see the files of a process that it has started.
+pub(super) fn cannot_look_into() -> Unavailable {
+    unavailable(
+        "this program may not look into the processes that it starts, as under kernel.yama.ptrace_scope=3 or where \
+         /proc is another's",
+        "set kernel.yama.ptrace_scope to 2 or less in /etc/sysctl.d and start anew, or mount a /proc of this container",
+    )
 }
 
 /// The kernel settings that are known to refuse user namespaces.

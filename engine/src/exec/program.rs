@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::ptr;
 
-use super::{ExecError, HOSTNAME, Job, Mount};
+use super::{ExecError, HOSTNAME, Job, Mount, owners};
 
 /// A place in the new root: its path, and the same as directory and name. Paths are relative to the root.
 #[derive(Debug)]
@@ -39,12 +39,15 @@ pub(super) struct Program {
     /// For each op, the path inside that it is about: for errors only.
     pub paths: Vec<PathBuf>,
     pub hostname: &'static str,
+    /// The directory of the host that becomes the root; none for a root of the sandbox's own.
+    pub root: Option<CString>,
     pub cwd: CString,
     /// Where the program may be, in order.
     pub candidates: Vec<CString>,
     pub argv: PointerArray,
     pub envp: PointerArray,
     pub memory: Option<u64>,
+    pub open_files: Option<libc::rlimit>,
     pub interactive: bool,
 }
 
@@ -81,6 +84,9 @@ impl Program {
         let mut builder = Builder::default();
         builder.base(job)?;
         for mount in &job.mounts {
+            if job.root.is_some() {
+                below_dev(mount.at())?;
+            }
             builder.mount(mount)?;
         }
         for device in &job.extra_devices {
@@ -90,14 +96,25 @@ impl Program {
             ops: builder.ops,
             paths: builder.paths,
             hostname: HOSTNAME,
+            root: job.root.as_ref().map(|root| c_string(root.as_os_str())).transpose()?,
             cwd: c_string(job.cwd.as_os_str())?,
             candidates: candidates(job)?,
             argv: argv(job)?,
             envp: envp(job)?,
             memory: job.limits.memory,
+            open_files: owners::limit_to_restore(),
             interactive: job.interactive,
         })
     }
+}
+
+/// A mount point anywhere else would be made in the job's own root, and stay there.
+fn below_dev(at: &Path) -> Result<(), ExecError> {
+    if at != Path::new("/dev") && at.starts_with("/dev") {
+        return Ok(());
+    }
+    let at = at.display();
+    Err(ExecError::Invalid(format!("{at}: a job with a root of its own may have mounts below /dev only")))
 }
 
 pub(super) fn argv(job: &Job) -> Result<PointerArray, ExecError> {
@@ -144,6 +161,9 @@ impl Builder {
     fn base(&mut self, job: &Job) -> Result<(), ExecError> {
         let hidden = PLAIN | libc::MS_NOEXEC;
         self.file_system(c"proc", Path::new("/proc"), hidden, "")?;
+        if job.root.is_some() {
+            self.file_system(c"tmpfs", Path::new("/dev"), PLAIN, "mode=0755")?;
+        }
         for device in ["null", "zero", "full", "random", "urandom", "tty"] {
             self.device(&Path::new("/dev").join(device))?;
         }

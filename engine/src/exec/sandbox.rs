@@ -4,6 +4,7 @@
 //! Needs Linux 5.12. A job's thread must stay alive until `run` returns, as it does: the kernel kills the sandbox
 //! when that thread dies, which is how a killed builder leaves nothing behind.
 
+use std::borrow::Cow;
 use std::fs;
 use std::io;
 use std::mem::{MaybeUninit, size_of, zeroed};
@@ -20,13 +21,24 @@ use super::orphans;
 use super::output::{self, Seen};
 use super::probe;
 use super::program::{Op, Program, c_string};
-use super::{End, ExecError, Executor, Job, Mount, Outcome, Watch};
+use super::resolve;
+use super::supervisor::Supervisor;
+use super::{End, ExecError, Executor, Job, Mount, Outcome, Owners, Watch};
 
 /// Runs each job in namespaces of its own. See the module's documentation and [`Job`].
 ///
 /// Inside: user 0 mapped to the caller, no capabilities, no network but `lo`, `/proc` of the job alone, a small `/dev`,
 /// an empty `/tmp`, a read-only root that holds only the job's mounts, hostname `mosbuild`, umask 022, no core files,
 /// stdin `/dev/null`. Process 1 is an init that ends with the command, and all other processes with it.
+///
+/// A job with a [root](Job::root) of its own gets that directory as `/`, writable, instead of the read-only root, with
+/// `/proc`, `/dev` and `/tmp` mounted over it (an empty `cwd` means `/`); the command has all capabilities, in
+/// namespaces nested in those that hold the mounts, so that it may mount, chroot and unshare and cannot undo a read-only
+/// mount. It knows one user, 0. A change of owner to any other is answered as done, does all else that one does (it
+/// clears set-user-id bits), and is told in [`Outcome::owners`]; `stat` goes on to say 0:0, and so does a copy made
+/// with `cp -p` and what is made in a set-group-id directory. Device nodes cannot be made. The mount points are
+/// made where the root has none, and removed afterwards. As a plain user, the owner of something in a directory that
+/// its own owner may not enter cannot be changed.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Sandbox;
 
@@ -78,7 +90,68 @@ impl Drop for MountPoint {
     }
 }
 
+/// The mount points that a job's own root did not have.
+struct OwnRoot(Vec<PathBuf>);
+
+impl OwnRoot {
+    fn new(job: &Job) -> Result<Self, ExecError> {
+        let mut made = Self(Vec::new());
+        let Some(root) = &job.root else { return Ok(made) };
+        if job.log.starts_with(root) {
+            return Err(ExecError::Invalid(format!(
+                "the log {} lies in the job's own root",
+                job.log.display()
+            )));
+        }
+        if !resolve::proc_is_ours() {
+            return Err(probe::cannot_look_into().into());
+        }
+        for name in ["proc", "dev", "tmp"] {
+            let path = root.join(name);
+            match fs::create_dir(&path) {
+                Ok(()) => made.0.push(path),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    if !fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir()) {
+                        let path = path.display();
+                        let text = format!("{path} is no directory, and /{name} must be one");
+                        return Err(ExecError::Invalid(text));
+                    }
+                }
+                Err(error) => return Err(ExecError::io(format!("making {}", path.display()), error)),
+            }
+        }
+        Ok(made)
+    }
+}
+
+impl Drop for OwnRoot {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            let _ = fs::remove_dir(path);
+        }
+    }
+}
+
+/// The job as it is run: with a root of its own it begins there.
+fn with_cwd(job: &Job) -> Cow<'_, Job> {
+    if job.root.is_some() && job.cwd.as_os_str().is_empty() {
+        return Cow::Owned(Job { cwd: "/".into(), ..job.clone() });
+    }
+    Cow::Borrowed(job)
+}
+
 impl Sandbox {
+    /// The same with a root of the job's own, nested namespaces and the filter.
+    pub(super) fn rehearse_root(self, scratch: &Path) -> Result<(), ExecError> {
+        let root = scratch.join("root");
+        fs::create_dir(&root).map_err(|error| ExecError::io(format!("making {}", root.display()), error))?;
+        let (argv, log) = (vec!["true".into()], scratch.join("rehearsal"));
+        let job = Job { argv, log, root: Some(root.clone()), ..Job::default() };
+        let tried = self.execute(&job, &(), false).map(drop);
+        let _ = fs::remove_dir(&root);
+        tried
+    }
+
     /// Set a sandbox with these mounts up and take it down again, running nothing. `scratch` is a folder to use.
     pub(super) fn rehearse(self, scratch: &Path, mounts: Vec<Mount>) -> Result<(), ExecError> {
         let (argv, cwd, log) = (vec!["true".into()], "/".into(), scratch.join("rehearsal"));
@@ -87,6 +160,8 @@ impl Sandbox {
 
     fn execute(self, job: &Job, watch: &dyn Watch, execute: bool) -> Result<Outcome, ExecError> {
         let common = Common::get()?;
+        let job = &*with_cwd(job);
+        let _own_root = OwnRoot::new(job)?;
         let mount_point = MountPoint::new(job)?;
         let root = c_string(mount_point.0.as_os_str())?;
         let program = Program::compile(job)?;
@@ -94,6 +169,12 @@ impl Sandbox {
         let ((output, output_write), (status, status_write)) = (pipe()?, pipe()?);
         let (mut stack, mut command_stack) = (new_stack(), new_stack());
         let mut keep = vec![status_write.as_raw_fd(), output_write.as_raw_fd(), common.null.as_raw_fd()];
+        let socket = match job.root {
+            Some(_) => Some(socket_pair()?),
+            None => None,
+        };
+        let filter = socket.as_ref().map(|(_, theirs)| theirs.as_raw_fd());
+        keep.extend(filter);
         keep.extend(job.jobserver.iter().flat_map(|&(read, write)| [read, write]));
         keep.sort_unstable();
         let inherited = Inherited {
@@ -105,6 +186,7 @@ impl Sandbox {
             output: output_write.as_raw_fd(),
             null: common.null.as_raw_fd(),
             jobserver: job.jobserver,
+            filter,
             keep: &keep,
             stack_top: command_stack.as_mut_ptr_range().end.cast(),
             execute,
@@ -113,21 +195,37 @@ impl Sandbox {
         let (registered, pidfd) = orphans::register(false, || spawn(&inherited, &mut stack))?;
         drop((output_write, status_write));
         let first = read_report(&status);
+        let ready = first.is_some_and(|report| report.stage == Stage::Ready as u32);
+        let receive = |(ours, _): &(OwnedFd, OwnedFd)| Supervisor::receive(ours);
+        let supervisor = socket.as_ref().filter(|_| ready).map(receive).transpose();
+        drop(socket);
 
         let kill = || {
             // Process 1 of the namespace: the kernel kills all others of it before it counts as gone.
             let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
         };
-        let seen = output::attend(job, watch, &output, &pidfd, started, kill);
+        let (supervisor, refused) = match supervisor {
+            Ok(supervisor) => (supervisor, None),
+            Err(error) => (None, Some(ExecError::io("taking over a sandbox's filter", error))),
+        };
+        if refused.is_some() {
+            kill();
+        }
+        let mut supervisor = supervisor;
+        let seen = output::attend(job, watch, &output, &pidfd, started, supervisor.as_mut(), kill);
         let ended = reap(&pidfd);
         drop(registered);
         if job.interactive {
             take_terminal_back();
         }
+        if let Some(refused) = refused {
+            return Err(refused);
+        }
         let (seen, exit) = (seen?, ended?);
-        let ready = first.is_some_and(|report| report.stage == Stage::Ready as u32);
         let report = if ready { read_report(&status) } else { first };
-        outcome(job, &program, seen, report, exit, started.elapsed())
+        let owners = supervisor.map(Supervisor::finish).unwrap_or_default();
+        let outcome = outcome(job, &program, seen, report, exit, started.elapsed())?;
+        Ok(Outcome { owners, ..outcome })
     }
 }
 
@@ -139,6 +237,21 @@ impl Executor for Sandbox {
     fn name(&self) -> &'static str {
         "sandbox"
     }
+}
+
+fn socket_pair() -> Result<(OwnedFd, OwnedFd), ExecError> {
+    let mut fds = [-1; 2];
+    // SAFETY: two descriptors into an array of two.
+    let made = unsafe {
+        libc::socketpair(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0, fds.as_mut_ptr())
+    };
+    let failed = |error| ExecError::io("making a socket", error);
+    if made < 0 {
+        return Err(failed(io::Error::last_os_error()));
+    }
+    // SAFETY: the kernel has just made these descriptors for us.
+    let (ours, theirs) = unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) };
+    Ok((ours, output::high(theirs).map_err(failed)?))
 }
 
 fn new_stack() -> Vec<MaybeUninit<u128>> {
@@ -255,6 +368,7 @@ fn outcome(
         log_bytes: seen.log_bytes,
         missing: seen.missing,
         alone: true,
+        owners: Owners::default(),
     })
 }
 
@@ -267,7 +381,7 @@ fn failure(job: &Job, program: &Program, report: Report) -> ExecError {
     let is = |stage: Stage| report.stage == stage as u32;
     if is(Stage::Exec) {
         return match report.errno {
-            libc::ENOENT => ExecError::NotFound { program: name(0) },
+            libc::ENOENT if job.root.is_none() => ExecError::NotFound { program: name(0) },
             _ => ExecError::Exec { program: name(0), source },
         };
     }
@@ -295,6 +409,23 @@ fn failure(job: &Job, program: &Program, report: Report) -> ExecError {
     }
     if is(Stage::Cwd) {
         return setup(format!("entering {}", job.cwd.display()), source, "; no mount brings that directory");
+    }
+    if is(Stage::OwnRoot) {
+        let root = job.root.as_deref().unwrap_or(Path::new("")).display();
+        return setup(
+            format!("making {root} the root"),
+            source,
+            "; it must be on a file system without more mounts below",
+        );
+    }
+    if is(Stage::Nested) && index == 0 {
+        return probe::refused_clone(source);
+    }
+    if is(Stage::Nested) {
+        return probe::refused_set_up(source);
+    }
+    if is(Stage::Filter) {
+        return probe::refused_filter(source).into();
     }
     if is(Stage::IdMap) || is(Stage::Privacy) || is(Stage::Root) {
         return probe::refused_set_up(source);

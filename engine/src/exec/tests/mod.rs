@@ -4,6 +4,7 @@ mod console;
 mod isolation;
 mod parallelism;
 mod processes;
+mod rooted;
 
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
@@ -103,6 +104,7 @@ fn everything_works_for_a_plain_user() {
 #[test]
 fn the_probe_agrees() {
     assert_eq!(probe(), Ok(()));
+    assert_eq!(probe_root(), Ok(()));
     let dir = tempfile::tempdir().unwrap();
     assert!(overlay_works(dir.path()) && overlay_works(dir.path()));
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
