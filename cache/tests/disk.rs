@@ -353,3 +353,63 @@ fn names_of_one_inode_are_captured_with_its_mode() {
     }
     assert!(store.lost_blobs(&tree).is_empty());
 }
+
+#[test]
+fn a_root_is_captured_with_owners_and_attributes() {
+    use rustix::fs::{XattrFlags, lsetxattr};
+    let (_dir, store) = store();
+    let scratch = store.scratch("test").unwrap();
+    let path = |name: &str| scratch.path().join(name);
+    for name in ["plain", "owned", "marked"] {
+        fs::write(path(name), name).unwrap();
+    }
+    fs::hard_link(path("owned"), path("too")).unwrap();
+    fs::create_dir(path("dir")).unwrap();
+    symlink("nowhere", path("link")).unwrap();
+    let set = |name: &str, attribute: &str, value: &[u8]| {
+        lsetxattr(path(name), attribute, value, XattrFlags::empty()).is_ok()
+    };
+    let user =
+        set("marked", "user.b", b"2") && set("marked", "user.a", b"") && set("dir", "user.d", &[7; 3000]);
+    assert!(!user || set("marked", "user.overlay.opaque", b"y"));
+    // cap_net_bind_service=ep of a root that is user 1000 outside, and the same as root on its own machine has it.
+    let mut v2 = [0u8; 20];
+    (v2[0], v2[3], v2[5]) = (1, 2, 4);
+    let mut v3 = [&v2[..], &1000u32.to_le_bytes()].concat();
+    v3[3] = 3;
+    let capable = set("marked", "security.capability", &v3);
+
+    let inode = |name: &str| fs::symlink_metadata(path(name)).unwrap().ino();
+    let (owned, dir, link) = (inode("owned"), inode("dir"), inode("link"));
+    let owner = |meta: &fs::Metadata| match meta.ino() {
+        ino if ino == owned => Some((100, 101)),
+        ino if ino == dir || ino == link => Some((5, 0)),
+        _ => None,
+    };
+    let tree = store.capture_root(scratch.path(), CaptureOptions::outputs(), &owner).unwrap();
+    let mut expected = Vec::new();
+    if capable {
+        expected.push((b"security.capability".to_vec(), v2.to_vec()));
+    }
+    if user {
+        expected.extend([(b"user.a".to_vec(), Vec::new()), (b"user.b".to_vec(), b"2".to_vec())]);
+    }
+    for e in tree.iter() {
+        let (ids, xattrs) = match e.path.as_bytes() {
+            b"owned" | b"too" => ((100, 101), Vec::new()),
+            b"dir" => ((5, 0), if user { vec![(b"user.d".to_vec(), vec![7; 3000])] } else { Vec::new() }),
+            b"link" => ((5, 0), Vec::new()),
+            b"marked" => ((0, 0), expected.clone()),
+            _ => ((0, 0), Vec::new()),
+        };
+        assert_eq!(((e.uid, e.gid), &e.xattrs), (ids, &xattrs), "{}", e.path);
+    }
+    assert_eq!(tree.len(), 6);
+    // What was linked into the store has no attributes: another step may be given it.
+    let plain = store.capture_dir(scratch.path(), CaptureOptions::outputs()).unwrap();
+    assert!(plain.iter().all(|e| (e.uid, e.gid) == (0, 0) && e.xattrs.is_empty()));
+    if user || capable {
+        let marked = fs::symlink_metadata(path("marked")).unwrap();
+        assert_eq!((marked.nlink(), fs::symlink_metadata(path("plain")).unwrap().nlink()), (1, 2));
+    }
+}

@@ -21,7 +21,8 @@ pub struct Owners(Arc<HashMap<(u64, u64), Owned>>);
 struct Owned {
     uid: u32,
     gid: u32,
-    file: OwnedFd,
+    /// Keeps the inode from being used again.
+    _file: OwnedFd,
 }
 
 impl Owners {
@@ -91,7 +92,7 @@ impl Recorder {
         if self.files.len() >= self.bound {
             self.make_room()?;
         }
-        self.files.insert(key, Owned { uid, gid, file });
+        self.files.insert(key, Owned { uid, gid, _file: file });
         Ok(())
     }
 

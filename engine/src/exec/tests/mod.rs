@@ -1,5 +1,6 @@
 //! The executors tried with real commands, as the user who runs the tests and, if that is root, as a plain user too.
 
+mod alpine;
 mod console;
 mod isolation;
 mod parallelism;
