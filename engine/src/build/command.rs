@@ -279,6 +279,7 @@ fn lay_out(
         env: env.into_iter().collect(),
         cwd,
         root: None,
+        owners: Vec::new(),
         mounts,
         limits: Limits { time: command.timeout, memory: command.memory },
         log: base.join("log"),

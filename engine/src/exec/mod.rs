@@ -50,6 +50,8 @@ pub struct Job {
     /// A directory of the host that becomes the job's root, writable, with the command as its root user; see
     /// [`Sandbox`]. It must belong to the caller and be seen by nobody else. Refused by [`Host`].
     pub root: Option<PathBuf>,
+    /// Whom things in `root` belong to when the job begins, where that is not 0:0: paths inside, users and groups.
+    pub owners: Vec<(PathBuf, u32, u32)>,
     /// What the step sees beside `/proc`, `/dev` and `/tmp`, in order: later ones may lie in earlier ones. Ignored by [`Host`].
     /// With a `root` they may lie below `/dev` only, where they leave no trace in it.
     pub mounts: Vec<Mount>,
@@ -200,7 +202,8 @@ pub struct Outcome {
     pub missing: Vec<String>,
     /// Whether no process is left that could still write where the step ran.
     pub alone: bool,
-    /// The owners that a job with a root of its own gave to its files. Empty for all others.
+    /// The owners of the files of a job with a root of its own: those it began with and those that it gave. Empty
+    /// for all others.
     pub owners: Owners,
 }
 

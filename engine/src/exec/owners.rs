@@ -7,8 +7,10 @@ use std::collections::HashMap;
 use std::fs::Metadata;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::ExecError;
@@ -76,6 +78,25 @@ const MOST: usize = 100_000;
 const RESERVE: usize = 256;
 
 impl Recorder {
+    /// A record that begins with what is known of a root directory: paths in it, and their owners.
+    pub fn new(root: &Path, owners: &[(PathBuf, u32, u32)]) -> Result<Self, ExecError> {
+        let mut new = Self::default();
+        if owners.is_empty() {
+            return Ok(new);
+        }
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let failed =
+            |path: &Path, error| ExecError::io(format!("finding the owned file {}", path.display()), error);
+        let dir = rustix::fs::open(root, flags, Mode::empty()).map_err(|error| failed(root, error))?;
+        for (path, uid, gid) in owners {
+            let file = rustix::fs::openat2(&dir, path, flags, Mode::empty(), ResolveFlags::IN_ROOT);
+            let file = file.map_err(|error| failed(path, error))?;
+            let stat = rustix::fs::fstat(&file).map_err(|error| failed(path, error))?;
+            new.set((stat.st_dev, stat.st_ino), file, *uid, *gid)?;
+        }
+        Ok(new)
+    }
+
     /// Record an owner of the file that `file` holds, of this device and inode.
     pub fn set(&mut self, key: (u64, u64), file: OwnedFd, uid: u32, gid: u32) -> Result<(), ExecError> {
         let (old_uid, old_gid) = self.files.get(&key).map_or((0, 0), |owned| (owned.uid, owned.gid));
@@ -94,6 +115,11 @@ impl Recorder {
         }
         self.files.insert(key, Owned { uid, gid, _file: file });
         Ok(())
+    }
+
+    /// The owner that is recorded for a file.
+    pub fn get(&self, key: (u64, u64)) -> Option<(u32, u32)> {
+        self.files.get(&key).map(|owned| (owned.uid, owned.gid))
     }
 
     fn make_room(&mut self) -> Result<(), ExecError> {

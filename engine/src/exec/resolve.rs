@@ -55,6 +55,19 @@ impl Caller {
         }
     }
 
+    /// Write to an address of the caller. `EFAULT` if not all of it can be written.
+    pub fn write(&self, address: u64, bytes: &[u8]) -> Result<(), Errno> {
+        let local = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+        let remote = libc::iovec { iov_base: address as *mut _, iov_len: bytes.len() };
+        let pid = self.tid.as_raw_nonzero().get();
+        // SAFETY: our part is only read; the remote address is not of this process.
+        let count = unsafe { libc::process_vm_writev(pid, &raw const local, 1, &raw const remote, 1, 0) };
+        if count < 0 {
+            return Err(errno(&io::Error::last_os_error()));
+        }
+        if count as usize == bytes.len() { Ok(()) } else { Err(Errno::FAULT) }
+    }
+
     /// What a descriptor of the caller's, or its working directory, is.
     pub fn open(&self, from: From) -> Result<OwnedFd, Errno> {
         match from {

@@ -19,6 +19,7 @@ use rustix::event::{PollFd, PollFlags};
 use super::child::{self, Inherited, Report, Stage};
 use super::orphans;
 use super::output::{self, Seen};
+use super::owners::Recorder;
 use super::probe;
 use super::program::{Op, Program, c_string};
 use super::resolve;
@@ -35,8 +36,9 @@ use super::{End, ExecError, Executor, Job, Mount, Outcome, Owners, Watch};
 /// `/proc`, `/dev` and `/tmp` mounted over it (an empty `cwd` means `/`); the command has all capabilities, in
 /// namespaces nested in those that hold the mounts, so that it may mount, chroot and unshare and cannot undo a read-only
 /// mount. It knows one user, 0. A change of owner to any other is answered as done, does all else that one does (it
-/// clears set-user-id bits), and is told in [`Outcome::owners`]; `stat` goes on to say 0:0, and so does a copy made
-/// with `cp -p` and what is made in a set-group-id directory. Device nodes cannot be made. The mount points are
+/// clears set-user-id bits), and is told in [`Outcome::owners`]. `fstat` of an open file says that owner, as programs ask
+/// that replace a file by a new version of it; `stat` of a path goes on to say 0:0, so what is copied with `cp -p` is
+/// not owned as the original, nor is what is made in a set-group-id directory. Device nodes cannot be made. The mount points are
 /// made where the root has none, and removed afterwards. As a plain user, the owner of something in a directory that
 /// its own owner may not enter cannot be changed.
 #[derive(Debug, Clone, Copy, Default)]
@@ -164,6 +166,10 @@ impl Sandbox {
         let _own_root = OwnRoot::new(job)?;
         let mount_point = MountPoint::new(job)?;
         let root = c_string(mount_point.0.as_os_str())?;
+        let recorder = match &job.root {
+            Some(root) => Recorder::new(root, &job.owners)?,
+            None => Recorder::default(),
+        };
         let program = Program::compile(job)?;
         let pipe = || output::pipe().map_err(|error| ExecError::io("making a pipe", error));
         let ((output, output_write), (status, status_write)) = (pipe()?, pipe()?);
@@ -196,7 +202,7 @@ impl Sandbox {
         drop((output_write, status_write));
         let first = read_report(&status);
         let ready = first.is_some_and(|report| report.stage == Stage::Ready as u32);
-        let receive = |(ours, _): &(OwnedFd, OwnedFd)| Supervisor::receive(ours);
+        let receive = |(ours, _): &(OwnedFd, OwnedFd)| Supervisor::receive(ours, recorder);
         let supervisor = socket.as_ref().filter(|_| ready).map(receive).transpose();
         drop(socket);
 

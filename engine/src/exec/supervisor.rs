@@ -1,4 +1,4 @@
-//! Answering a job's changes of owner: each is written down and answered as done.
+//! Answering a job's changes of owner: each is written down and answered as done; an fstat of such a file says so.
 //!
 //! Knows the kernel's seccomp user notifications. Runs in the thread that waits for the job, between its polls, so there
 //! is no thread to end and none to leak; a job that is gone takes its questions along.
@@ -31,7 +31,7 @@ enum Answer {
 
 impl Supervisor {
     /// Take the filter's descriptor out of the message that the command's process sent before it ran the command.
-    pub fn receive(socket: &OwnedFd) -> io::Result<Self> {
+    pub fn receive(socket: &OwnedFd, recorder: Recorder) -> io::Result<Self> {
         let mut byte = 0u8;
         let mut control = MaybeUninit::<ControlMessage>::uninit();
         // SAFETY: all-zero is valid for both structs; they point to buffers that outlive the call, of which the kernel
@@ -58,7 +58,7 @@ impl Supervisor {
         // From Linux 6.6 on: asker and answerer wait for each other, so one processor serves both best.
         // SAFETY: a call with a number. Without it all works, more slowly.
         unsafe { libc::ioctl(fd, libc::SECCOMP_IOCTL_NOTIF_SET_FLAGS as _, SYNC_WAKE_UP) };
-        Ok(Self { listener: Some(listener), recorder: Recorder::default() })
+        Ok(Self { listener: Some(listener), recorder })
     }
 
     /// What to poll for input, or -1 when nobody can ask any more.
@@ -118,8 +118,8 @@ impl Supervisor {
         else {
             return Ok(Answer::AskKernel);
         };
-        let (uid, gid) = ids(call, &data.args);
-        let found = look_up(&Caller::new(tid), call, &data.args);
+        let caller = Caller::new(tid);
+        let found = look_up(&caller, call, &data.args);
         // Its number may have become another's while we looked; what was found is thrown away then.
         // SAFETY: the call reads the number.
         let valid = unsafe {
@@ -140,6 +140,12 @@ impl Supervisor {
             Err(Errno::PERM) => return Err(not_allowed()),
             Err(_) => return Ok(Answer::AskKernel),
         };
+        let (uid, gid) = match call {
+            Call::Fstat => return Ok(self.stat(&caller, &file, data.args[1])),
+            Call::Newfstatat => return Ok(self.stat(&caller, &file, data.args[2])),
+            Call::Fchownat => (data.args[2], data.args[3]),
+            Call::Chown | Call::Lchown | Call::Fchown => (data.args[1], data.args[2]),
+        };
         if let Err(errno) = resolve::touch_owner(&file) {
             return Ok(Answer::Fail(errno));
         }
@@ -147,8 +153,28 @@ impl Supervisor {
             Ok(stat) => stat,
             Err(errno) => return Ok(Answer::Fail(errno)),
         };
-        self.recorder.set((stat.st_dev, stat.st_ino), file, uid, gid)?;
+        self.recorder.set((stat.st_dev, stat.st_ino), file, uid as u32, gid as u32)?;
         Ok(Answer::Done)
+    }
+
+    /// Fill in a `struct stat` of the caller's, if the file has an owner that the kernel does not know of.
+    fn stat(&self, caller: &Caller, file: &OwnedFd, address: u64) -> Answer {
+        // SAFETY: all-zero is valid. On 64-bit processors libc's struct is the kernel's.
+        let mut stat: libc::stat = unsafe { zeroed() };
+        // SAFETY: a descriptor and a struct of ours.
+        if unsafe { libc::fstat(file.as_raw_fd(), &raw mut stat) } < 0 {
+            return Answer::AskKernel;
+        }
+        let Some((uid, gid)) = self.recorder.get((stat.st_dev, stat.st_ino)) else {
+            return Answer::AskKernel;
+        };
+        (stat.st_uid, stat.st_gid) = (uid, gid);
+        // SAFETY: the bytes of a plain struct that was zeroed, padding and all.
+        let bytes = unsafe { std::slice::from_raw_parts((&raw const stat).cast(), size_of::<libc::stat>()) };
+        match caller.write(address, bytes) {
+            Ok(()) => Answer::Done,
+            Err(errno) => Answer::Fail(errno),
+        }
     }
 
     /// What has been recorded.
@@ -160,33 +186,29 @@ impl Supervisor {
 /// `SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP` of linux/seccomp.h.
 const SYNC_WAKE_UP: libc::c_ulong = 1;
 
-/// The user and group that a call sets.
-fn ids(call: Call, args: &[u64; 6]) -> (u32, u32) {
-    let at = if call == Call::Fchownat { 2 } else { 1 };
-    (args[at] as u32, args[at + 1] as u32)
-}
-
 /// The file that a call is about.
 fn look_up(caller: &Caller, call: Call, args: &[u64; 6]) -> Result<OwnedFd, Errno> {
     let by_path = |follow| caller.find(From::Cwd, &caller.string(args[0])?, follow);
     match call {
         Call::Chown => by_path(true),
         Call::Lchown => by_path(false),
-        Call::Fchown => caller.open(From::Fd(args[0] as i32)),
-        Call::Fchownat => at(caller, args),
+        Call::Fchown | Call::Fstat => caller.open(From::Fd(args[0] as i32)),
+        Call::Fchownat => at(caller, args[0], args[1], args[4] as i32),
+        // A name is given, for all the flag: the kernel's to answer, as all of that kind.
+        Call::Newfstatat if !caller.string(args[1])?.is_empty() => Err(Errno::NOSYS),
+        Call::Newfstatat => at(caller, args[0], args[1], args[3] as i32 & libc::AT_EMPTY_PATH),
     }
 }
 
-fn at(caller: &Caller, args: &[u64; 6]) -> Result<OwnedFd, Errno> {
-    let flags = args[4] as i32;
-    let from = match args[0] as i32 {
+fn at(caller: &Caller, dir: u64, path: u64, flags: i32) -> Result<OwnedFd, Errno> {
+    let from = match dir as i32 {
         libc::AT_FDCWD => From::Cwd,
         fd => From::Fd(fd),
     };
     if flags & !(libc::AT_SYMLINK_NOFOLLOW | libc::AT_EMPTY_PATH) != 0 {
         return Err(Errno::INVAL);
     }
-    let path = caller.string(args[1])?;
+    let path = caller.string(path)?;
     if path.is_empty() && flags & libc::AT_EMPTY_PATH != 0 {
         return caller.open(from);
     }

@@ -1,7 +1,6 @@
 //! The real apk in a job with a root of its own: genuine packages, their scripts and triggers, in place.
 
 use std::collections::BTreeMap;
-use std::os::unix::process::CommandExt;
 use std::time::{Duration, Instant};
 
 use mosbuild_cache::{CaptureOptions, Node, Store, Tree};
@@ -37,6 +36,8 @@ fn job(bench: &Bench, repo: &Path, root: &Path, script: &str) -> Job {
         argv: ["/bin/sh", "-eu", "-c", script].map(OsString::from).to_vec(),
         env: vec![("PATH".into(), "/usr/sbin:/usr/bin:/sbin:/bin".into())],
         root: Some(root.to_path_buf()),
+        // The one of the minirootfs that is not root's.
+        owners: vec![("/etc/shadow".into(), 0, 42)],
         mounts: vec![Mount::read_only(repo, "/dev/mosbuild/repo")],
         log: bench.path("log"),
         ..Job::default()
@@ -153,13 +154,11 @@ fn the_tree_is_that_of_a_real_root() {
     let real = bench.path("real");
     unpack(&fixtures, &real, true);
     let mut command = Command::new("unshare");
-    let script = "mount -t tmpfs none $0/dev && mount -t tmpfs none $0/tmp && mkdir -p $0/dev/mosbuild/repo && \
+    let script = "umask 022 && mount -t tmpfs none $0/dev && mount -t tmpfs none $0/tmp && mkdir -p $0/dev/mosbuild/repo && \
          mount --bind $1 $0/dev/mosbuild/repo && touch $0/dev/null && mount --bind /dev/null $0/dev/null && \
-         mount -t proc proc $0/proc && echo ready && exec chroot $0 sh -c \"$2\"";
+         mount -t proc proc $0/proc && exec chroot $0 sh -c \"$2\"";
     command.args(["-m", "-p", "-f", "sh", "-c", script]).arg(&real).arg(fixtures.join("v3.19"));
     command.arg(format!("{APK} {PACKAGES}")).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-    // SAFETY: sets the new process's mask.
-    unsafe { command.pre_exec(|| Ok(drop(libc::umask(0o022)))) };
     let started = Instant::now();
     let output = command.output().unwrap();
     let wall = started.elapsed();

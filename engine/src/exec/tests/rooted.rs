@@ -145,13 +145,25 @@ fn the_calls_by_number() {
         t(syscall(92, $a, 1, 2)); t(syscall(94, $l, 3, 4)); t(syscall(93, fileno(A), 5, -1));
         t(syscall(260, fileno(D), $rel, 6, 7, 0)); t(syscall(260, fileno(A), $e, -1, 9, 0x1000));
         t(syscall(260, fileno(D), $l, 8, 8, 0)); t(syscall(260, fileno(D), $l, 8, 8, 0x7000));
-        t(syscall(92, 12345, 1, 2)); t(syscall(93, 99, 1, 2)); t(syscall(260, fileno(D), $e, 1, 1, 0));'"#;
+        t(syscall(92, 12345, 1, 2)); t(syscall(93, 99, 1, 2)); t(syscall(260, fileno(D), $e, 1, 1, 0));
+        open(A, "<", "/d/a"); my $s = "\0" x 200; syscall(262, fileno(A), $e, $s, 0x1000) == 0 or die;
+        print join(":", (unpack("Q3L3", $s))[4,5]), "\n"; $s = "\0" x 200; syscall(262, fileno(D), $a, $s, 0x1000);
+        print join(":", (unpack("Q3L3", $s))[4,5]), "\n"; t(syscall(5, fileno(A), 4096)); t(syscall(5, 99, $s));'"#;
     let (outcome, log) = rooted.output(script);
     let answers: Vec<_> = log.lines().collect();
     assert_eq!(answers[..6], ["ok"; 6]);
     assert_eq!(
         answers[6..],
-        ["Invalid argument", "Bad address", "Bad file descriptor", "No such file or directory"]
+        [
+            "Invalid argument",
+            "Bad address",
+            "Bad file descriptor",
+            "No such file or directory",
+            "1:2",
+            "0:0",
+            "Bad address",
+            "Bad file descriptor"
+        ]
     );
     assert_eq!(rooted.owner(&outcome, "d/a"), Some((1, 2)));
     // The handle A was left on the last file.
@@ -190,6 +202,40 @@ fn a_number_used_again_has_no_owner() {
         let expected = (entry.file_name() == "kept").then_some((6, 6));
         assert_eq!(outcome.owners.of(&entry.metadata().unwrap()), expected, "{:?}", entry.file_name());
     }
+}
+
+#[test]
+fn owners_from_before_last_and_are_carried_over() {
+    let rooted = Rooted::new();
+    for name in ["kept", "changed", "undone", "edited", "moved", "gone", "half"] {
+        std::fs::write(rooted.root.join("d").join(name), "text").unwrap();
+    }
+    // As adduser edits the shadow file: the old one stays under another name.
+    let mut job = rooted.job(
+        r#"cd d; chown 1:1 changed; chown 0:0 undone; mv moved there; rm gone; chown :7 half
+        perl -e 'open(OLD, "<", "edited"); my @old = stat(OLD); open(NEW, ">", "new");
+            chown($old[4], $old[5], *NEW) == 1 or die "$!"; link("edited", "edited-"); rename("new", "edited");
+            open(BIN, "<", "/bin/sh"); my @bin = stat(BIN); print "$old[4]:$old[5] $old[7] $bin[4]:$bin[5]\n";'"#,
+    );
+    let all = ["kept", "changed", "undone", "edited", "moved", "gone", "half"];
+    job.owners = all.map(|name| (Path::new("/d").join(name), 10, 42)).to_vec();
+    let outcome = rooted.bench.run(&job);
+    assert!(outcome.success(), "{}", rooted.bench.log());
+    assert_eq!(rooted.bench.log(), "10:42 4 0:0\n");
+    for (path, owner) in [
+        ("d/kept", Some((10, 42))),
+        ("d/changed", Some((1, 1))),
+        ("d/undone", None),
+        ("d/edited", Some((10, 42))),
+        ("d/edited-", Some((10, 42))),
+        ("d/there", Some((10, 42))),
+        ("d/half", Some((10, 7))),
+    ] {
+        assert_eq!(rooted.owner(&outcome, path), owner, "{path}");
+    }
+    job.owners = vec![("/d/absent".into(), 1, 1)];
+    let text = Sandbox.run(&job, &()).unwrap_err().to_string();
+    assert_eq!(text, "finding the owned file /d/absent: No such file or directory (os error 2)");
 }
 
 #[test]
