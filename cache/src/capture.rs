@@ -31,6 +31,9 @@ impl CaptureOptions {
     }
 }
 
+/// User and group of the file of which this is the metadata; none for 0:0.
+pub type OwnerOf<'a> = dyn Fn(&fs::Metadata) -> Option<(u32, u32)> + Sync + 'a;
+
 /// Files per parallel task.
 const BATCH: usize = 64;
 
@@ -46,7 +49,7 @@ impl Store {
         &self,
         dir: &Path,
         options: CaptureOptions,
-        owner: &(dyn Fn(&fs::Metadata) -> Option<(u32, u32)> + Sync),
+        owner: &OwnerOf<'_>,
     ) -> Result<Tree, StoreError> {
         self.capture_all(dir, options, Some(owner))
     }
@@ -55,7 +58,7 @@ impl Store {
         &self,
         dir: &Path,
         options: CaptureOptions,
-        owner: Option<&(dyn Fn(&fs::Metadata) -> Option<(u32, u32)> + Sync)>,
+        owner: Option<&OwnerOf<'_>>,
     ) -> Result<Tree, StoreError> {
         let (paths, opened) = list(dir)?;
         // All before the first is stored: linking a file changes its mode, and with it that of its other names.

@@ -18,7 +18,7 @@ mod store;
 mod tree;
 mod tree_ops;
 
-pub use capture::CaptureOptions;
+pub use capture::{CaptureOptions, OwnerOf};
 pub use digest::{BadDigest, Digest, Hasher};
 pub use lock::{KeyLock, WorkspaceLock};
 pub use materialise::Materialise;

@@ -38,6 +38,9 @@ const CALLS: [(u32, &[(u32, Call)]); 2] = [
     (0x4000_0028, &[(212, Chown), (207, Fchown), (198, Lchown), (325, Fchownat)]),
 ];
 
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+compile_error!("the system calls of this processor are to be added to exec/filter.rs");
+
 /// The call of this number on this architecture.
 pub(super) fn call(arch: u32, number: i32) -> Option<Call> {
     let (_, calls) = CALLS.iter().find(|(of, _)| *of == arch)?;

@@ -122,6 +122,11 @@ impl Recorder {
         self.files.get(&key).map(|owned| (owned.uid, owned.gid))
     }
 
+    /// Whether every file belongs to 0:0.
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
     fn make_room(&mut self) -> Result<(), ExecError> {
         // Nothing is dropped to make room: a file without a name may still get one.
         let (held, bound) = (self.files.len(), (self.bound * 2).clamp(256, MOST));

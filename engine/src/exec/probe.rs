@@ -187,6 +187,10 @@ mod tests {
         explain_clone(io::Error::from_raw_os_error(errno), settings).to_string()
     }
 
+    fn filter_refusal(errno: i32) -> String {
+        refused_filter(io::Error::from_raw_os_error(errno)).to_string()
+    }
+
     #[test]
     fn every_refusal_names_its_lock_the_key_and_the_way_without() {
         let none = Settings::default();
@@ -202,6 +206,10 @@ mod tests {
             (explain_set_up(&denied, &ubuntu).to_string(), "AppArmor", "restrict_unprivileged_userns=0"),
             (explain_set_up(&denied, &none).to_string(), "security module", "--privileged"),
             (refused_mount(c"proc", denied).to_string(), "/proc are covered", "systempaths=unconfined"),
+            (filter_refusal(libc::EBUSY), "container manager", "--security-opt seccomp=unconfined"),
+            (filter_refusal(libc::EINVAL), "no seccomp user notifications", "CONFIG_SECCOMP_FILTER"),
+            (filter_refusal(libc::EPERM), "not permitted", "--privileged"),
+            (cannot_look_into().to_string(), "ptrace_scope=3", "/etc/sysctl.d"),
         ] {
             assert!(text.contains(lock) && text.contains(key) && text.contains("executor: host"), "{text}");
         }

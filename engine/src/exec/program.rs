@@ -217,7 +217,9 @@ impl Builder {
     }
 
     fn device(&mut self, path: &Path) -> Result<(), ExecError> {
-        self.bind(path, path, false, NO_SUID)
+        // Read-only is the node, not the device: a builder that is root owns the host's nodes, and a step, which has the
+        // same user, must not change their modes.
+        self.bind(path, path, false, NO_SUID | READ_ONLY)
     }
 
     fn bind(&mut self, from: &Path, at: &Path, recursive: bool, attributes: u64) -> Result<(), ExecError> {

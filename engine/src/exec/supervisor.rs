@@ -118,6 +118,9 @@ impl Supervisor {
         else {
             return Ok(Answer::AskKernel);
         };
+        if matches!(call, Call::Fstat | Call::Newfstatat) && self.recorder.is_empty() {
+            return Ok(Answer::AskKernel);
+        }
         let caller = Caller::new(tid);
         let found = look_up(&caller, call, &data.args);
         // Its number may have become another's while we looked; what was found is thrown away then.

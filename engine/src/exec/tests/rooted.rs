@@ -130,7 +130,7 @@ fn every_call_and_every_way_to_say_a_path_is_understood() {
         log,
         "absent No such file or directory\nempty No such file or directory\nno dir Not a directory\n\
          slash Not a directory\nloop Too many levels of symbolic links\nlong File name too long\n\
-         proc Invalid argument\nmagic Invalid argument\nnull ok\nup No such file or directory\n"
+         proc Invalid argument\nmagic Invalid argument\nnull Read-only file system\nup No such file or directory\n"
     );
 }
 
@@ -361,6 +361,93 @@ fn a_job_that_asks_all_the_time_ends_when_it_must() {
 }
 
 #[test]
+fn files_are_found_from_roots_and_namespaces_within() {
+    let rooted = Rooted::new();
+    let (outcome, _) = rooted.output(
+        r#"mkdir d/in x; touch d/in/a d/b x/c x/d x/e x/pid x/mounted; ln -s /in/a d/link
+        perl -e 'chroot("/d") or die; chdir("/") or die; chown(1, 1, "/../../in/../link") == 1 or die "a $!";
+            chown(2, 2, "../../b") == 1 or die "b $!"; chown(9, 9, "/x/c") and die; chown(9, 9, "../x/c") and die;'
+        perl -e 'chdir("/x"); chroot("/d"); chown(3, 3, "../x/d") == 1 or die; chown(9, 9, "/x/c") and die;
+            chown(4, 4, "../d/../x/./e") == 1 or die; exit 0'
+        unshare -pf --mount-proc sh -c 'chown 5:5 /x/pid'
+        unshare -m sh -c 'mount --bind /x /d/in && touch /d/in/mounted && chown 6:6 /d/in/mounted
+            cd /d/in && chown 7:7 ../in/c && mount -t tmpfs none /x && touch /x/pid && chown 8:8 /x/pid'
+        "#,
+    );
+    for (path, id) in
+        [("d/in/a", 1), ("d/b", 2), ("x/d", 3), ("x/e", 4), ("x/pid", 5), ("x/mounted", 6), ("x/c", 7)]
+    {
+        assert_eq!(rooted.owner(&outcome, path), Some((id, id)), "{path}");
+    }
+    // The one in the tmpfs too.
+    assert_eq!(outcome.owners.len(), 8);
+}
+
+#[test]
+fn a_killed_builder_leaves_nothing() {
+    const CHILD: &str = "MOSBUILD_TEST_KILLED_ROOT";
+    let mark = format!("mosbuild-rooted-{}", std::env::var(CHILD).unwrap_or(std::process::id().to_string()));
+    if std::env::var_os(CHILD).is_some() {
+        let script = format!("exec perl -e '$0 = \"{mark}\"; while (1) {{ chown(5, 5, \"/d\") }}'");
+        let rooted = Rooted::new();
+        rooted.bench.run(&rooted.job(&script));
+        return;
+    }
+    let mut builder = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "exec::tests::rooted::a_killed_builder_leaves_nothing"])
+        .env(CHILD, std::process::id().to_string())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let wait_for = |count: usize| {
+        let begin = Instant::now();
+        while processes::alive(&mark) != count && begin.elapsed() < Duration::from_secs(20) {
+            thread::sleep(Duration::from_millis(20));
+        }
+        processes::alive(&mark)
+    };
+    assert_eq!(wait_for(1), 1);
+    builder.kill().unwrap();
+    builder.wait().unwrap();
+    assert_eq!(wait_for(0), 0);
+}
+
+#[test]
+fn the_limit_of_open_files_is_raised_as_far_as_it_goes_and_then_told() {
+    const CHILD: &str = "MOSBUILD_TEST_OPEN_FILES";
+    if std::env::var_os(CHILD).is_some() {
+        let rooted = Rooted::new();
+        let many = |count: usize| {
+            format!(
+                "perl -e 'for (1..{count}) {{ open(F, \">\", \"/d/$_\"); close F; chown(5, 5, \"/d/$_\") or die $!; }}'"
+            )
+        };
+        let (outcome, _) = rooted.output(&many(1000));
+        assert_eq!(outcome.owners.len(), 1000);
+        drop(outcome);
+        // Raised for this program, and for no command.
+        assert_eq!(rooted.output("ulimit -Sn; ulimit -Hn").1, "300\n2000\n");
+        let soft = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        assert!(soft.is_some_and(|soft| soft > 1000), "{soft:?}");
+        let error = Sandbox.run(&rooted.job(&many(3000)), &()).unwrap_err().to_string();
+        assert!(error.contains("more than 1024 files") && error.contains("ulimit -n"), "{error}");
+        return;
+    }
+    let output = Command::new("prlimit")
+        .arg("--nofile=300:2000")
+        .arg(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "exec::tests::rooted::the_limit_of_open_files_is_raised_as_far_as_it_goes_and_then_told",
+        ])
+        .env(CHILD, "1")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[test]
+#[allow(clippy::print_stderr)]
 fn many_chowns_are_quick_and_no_descriptor_leaks() {
     let rooted = Rooted::new();
     let held = || {
