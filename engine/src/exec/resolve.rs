@@ -203,3 +203,73 @@ pub(super) fn proc_is_ours() -> bool {
     let me = rustix::process::getpid().as_raw_nonzero().to_string();
     rustix::fs::readlinkat(CWD, c"/proc/self", Vec::new()).is_ok_and(|link| link.to_bytes() == me.as_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    type Found = Result<(u64, u64), Errno>;
+
+    fn identity(found: Result<OwnedFd, Errno>) -> Found {
+        let stat = rustix::fs::fstat(found?)?;
+        Ok((stat.st_dev, stat.st_ino))
+    }
+
+    fn tree() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("a/b/c")).unwrap();
+        std::fs::write(dir.path().join("a/f"), "").unwrap();
+        let top = dir.path().file_name().unwrap().to_str().unwrap();
+        for (target, at) in [
+            ("..", "a/b/up"),
+            ("../../f", "a/b/c/out"),
+            ("../f", "a/b/file"),
+            (".", "a/self"),
+            ("loop", "a/loop"),
+            ("b/", "a/dir"),
+            ("f/", "a/slash"),
+            ("nothing", "a/dangling"),
+            (&format!("../../{top}/a"), "a/far"),
+            (&format!("{}/a/b", dir.path().display()), "a/abs"),
+            ("//", "a/b/root"),
+        ] {
+            symlink(target, dir.path().join(at)).unwrap();
+        }
+        dir
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        /// This process asks about itself, so the kernel's own lookup is the oracle.
+        #[test]
+        fn every_path_leads_where_the_kernel_says(
+            parts in prop::collection::vec(prop::sample::select(vec![
+                "a", "b", "c", "f", "up", "out", "file", "self", "loop", "dir", "slash", "dangling", "far", "abs",
+                "root", ".", "..", "", "..", "tmp", "proc",
+            ]), 1..9),
+            absolute: bool,
+            follow: bool,
+        ) {
+            static TREE: std::sync::OnceLock<tempfile::TempDir> = std::sync::OnceLock::new();
+            let top = TREE.get_or_init(tree).path();
+            let begin = if absolute { format!("{}/", top.display()) } else { String::new() };
+            let path = CString::new(begin + &parts.join("/")).unwrap();
+            let start = rustix::fs::open(top.join("a"), DIR, Mode::empty()).unwrap();
+            let root = rustix::fs::open("/", DIR, Mode::empty()).unwrap();
+            let flags = if follow { OFlags::PATH | OFlags::CLOEXEC } else { LINK };
+            let kernel = identity(rustix::fs::openat(&start, &path, flags, Mode::empty()));
+            let caller = Caller::new(rustix::thread::gettid());
+            let fd = From::Fd(std::os::fd::AsRawFd::as_raw_fd(&start));
+            prop_assert_eq!(identity(caller.find(fd, &path, follow)), kernel, "{:?}", &path);
+            if !path.is_empty() {
+                prop_assert_eq!(identity(walk(&root, start.as_fd(), path.to_bytes(), follow)), kernel, "{:?}", &path);
+            }
+            prop_assert_eq!(caller.string(path.as_ptr() as u64), Ok(path));
+        }
+    }
+}
