@@ -312,6 +312,8 @@ fn header(name: &str, size: u64) -> tar::Header {
     field[..name.len()].copy_from_slice(name.as_bytes());
     header.set_size(size);
     header.set_mode(0o644);
+    // Without it apk takes the entry for no file, and the index for wrongly signed.
+    header.set_entry_type(tar::EntryType::Regular);
     header.set_uid(0);
     header.set_gid(0);
     header.set_mtime(0);

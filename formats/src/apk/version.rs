@@ -1,7 +1,8 @@
 //! Alpine's order of versions: `1.2.3b_rc4_p5~c0ffee-r6`.
 //! Serves messages and diffs only; what is installed is decided by apk.
 //!
-//! Compared part by part. Numbers after a dot count as text if one of them begins with a zero (so 1.05 < 1.1), all others
+//! As apk 3 has it; apk 2.14 differs in numbers that are all zeros (1.0 > 1.00) or longer than 32 bits, and in `~hash`,
+//! which it does not know. Compared part by part. Numbers after a dot count as text if one of them begins with a zero (so 1.05 < 1.1), all others
 //! as numbers. Where one version ends or goes on differently: a pre-release suffix (alpha, beta, pre, rc) is less than
 //! the end, anything else more, the more the earlier its kind comes in the order of a version.
 
@@ -12,7 +13,7 @@ use std::cmp::Ordering;
 enum Part<'a> {
     /// The first number.
     First(&'a str),
-    /// A number after a dot.
+    /// A number after a dot or a letter.
     Number(&'a str),
     Letter(u8),
     /// Its place among [`SUFFIXES`].
@@ -113,6 +114,8 @@ impl<'a> Parts<'a> {
                 self.digits(Part::Number)
             }
             b'0'..=b'9' if last_rank == 6 => self.digits(Part::SuffixNumber),
+            // 0.99f7: apk 2.14 takes it, and Alpine 3.19 has it; apk 3 does not.
+            b'0'..=b'9' if last_rank == 7 => self.digits(Part::Number),
             b'_' if last_rank >= 5 => {
                 self.take_one();
                 let name = self.take(|b| b.is_ascii_lowercase());

@@ -1,13 +1,15 @@
 //! Builds apk version 2 packages and indexes of any content, also wrong ones, and signs them with openssl.
-//! Does not use the code under test.
+//! Also unpacks and runs the real apk. Does not use the code under test.
 
 use std::io::Write;
 use std::path::Path;
+use std::process::Command;
 
+use mosbuild_formats::tarball::{self, Kind, Options};
 use sha2::{Digest, Sha256};
 use tar::EntryType;
 
-use super::tool;
+use super::{fixtures, tool};
 
 /// One tar entry, as raw as it gets; `pax` records go before it.
 #[derive(Clone)]
@@ -153,4 +155,40 @@ pub fn sign(bytes: &[u8], dir: &Path, algorithm: &str, key: &str) -> Vec<u8> {
     };
     let made = tool("openssl", &["dgst", digest, "-sign", &format!("{key}.rsa")], dir, bytes);
     gzip(&cut(&[Member::file(&format!(".SIGN.{algorithm}.{key}.rsa.pub"), &made)]))
+}
+
+/// apk 2.14 of the minirootfs, run through its own loader.
+pub fn real_apk(dir: &Path) -> Option<impl Fn(&[&str]) -> String + use<>> {
+    let archive = fixtures("alpine/minirootfs/alpine-minirootfs-3.19.4-x86_64.tar.gz")?;
+    let read = tarball::read(std::fs::File::open(archive).unwrap(), &Options::default(), |entry, data| {
+        let path = std::str::from_utf8(&entry.path).unwrap();
+        if matches!(entry.kind, Kind::File { .. }) && (path.starts_with("lib/") || path == "sbin/apk") {
+            let to = dir.join(path);
+            std::fs::create_dir_all(to.parent().unwrap())?;
+            std::io::copy(data, &mut std::fs::File::create(&to)?)?;
+            use std::os::unix::fs::PermissionsExt;
+            std::fs::set_permissions(&to, std::fs::Permissions::from_mode(0o755))?;
+        }
+        Ok::<(), tarball::Error>(())
+    });
+    read.unwrap();
+    // The libraries' names are links to files of other names.
+    for (name, file) in [("libz.so.1", "libz.so.1."), ("libapk.so.2.14.0", "libapk.so.2.14.0")] {
+        let all = std::fs::read_dir(dir.join("lib")).unwrap().map(|e| e.unwrap().path());
+        let found = all.filter(|p| p.file_name().unwrap().to_str().unwrap().starts_with(file)).next();
+        if let Some(found) = found.filter(|f| f.file_name().unwrap() != name) {
+            std::fs::copy(found, dir.join("lib").join(name)).unwrap();
+        }
+    }
+    let dir = dir.to_path_buf();
+    Some(move |args: &[&str]| {
+        let output = Command::new(dir.join("lib/ld-musl-x86_64.so.1"))
+            .arg("--library-path")
+            .arg(dir.join("lib"))
+            .arg(dir.join("sbin/apk"))
+            .args(args)
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap()
+    })
 }
