@@ -195,6 +195,9 @@ fn what_could_reach_outside_is_refused_by_name() {
         (Refusal::Type, "q", vec![Member::new(EntryType::new(b'Q'), "q")]),
         (Refusal::LinkTarget, "l", vec![link("l", "")]),
         (Refusal::PaxSize, "f", vec![sized]),
+        (Refusal::Control, ".post-install", vec![file(".post-install", b"#!/bin/sh")]),
+        (Refusal::Control, "./.PKGINFO", vec![file("./.PKGINFO", b"")]),
+        (Refusal::Control, ".SIGN.RSA.k", vec![file(".SIGN.RSA.k", b"")]),
         (Refusal::PaxSparse, "f", vec![file("f", b"").pax("GNU.sparse.major", b"1")]),
     ];
     for (expected, at, members) in cases {

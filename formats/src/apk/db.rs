@@ -34,7 +34,8 @@ pub struct Installed {
 /// A package that is installed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct InstalledPackage {
-    /// What its index said about it, and `replaces`.
+    /// What its index said about it, and `replaces`. apk 2.14 writes the `r:` of a package without files into the record
+    /// of the next one: do not conclude from it.
     pub info: IndexEntry,
     /// `q`.
     pub replaces_priority: u64,

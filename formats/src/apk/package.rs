@@ -55,7 +55,7 @@ pub struct Package {
     pub info: PkgInfo,
     /// Names of its scripts, as `.post-install`, in the order of the archive.
     pub scripts: Vec<String>,
-    /// What it installs, in the order of the archive.
+    /// What it installs, in the order of the archive. (apk 2.14 leaves out paths that begin with a dot.)
     pub entries: Vec<PackageEntry>,
     /// Bytes of the whole file.
     pub size: u64,
@@ -202,6 +202,23 @@ fn only_zeros(rest: &mut impl Read) -> Result<(), tarball::Error> {
     }
 }
 
+/// Names that apk 2.14 takes for part of the control member wherever it meets them: a script among the data would run.
+fn is_control(path: &[u8]) -> bool {
+    const NAMES: [&[u8]; 9] = [
+        b".PKGINFO",
+        b".INSTALL",
+        b".pre-install",
+        b".post-install",
+        b".pre-deinstall",
+        b".post-deinstall",
+        b".pre-upgrade",
+        b".post-upgrade",
+        b".trigger",
+    ];
+    let path = path.strip_prefix(b"./").unwrap_or(path);
+    NAMES.contains(&path) || path.starts_with(b".SIGN.")
+}
+
 /// What `tarball::Entry` does not have.
 struct Extra {
     uname: Vec<u8>,
@@ -229,6 +246,9 @@ fn extra<R: Read>(raw: &mut tar::Entry<'_, R>) -> Result<Extra, tarball::Error> 
     let refuse = |why| Err(tarball::Error::Refused { path: path.clone(), why });
     if raw.header().as_bytes()[0] == 0 {
         return refuse(Refusal::NoName);
+    }
+    if is_control(&raw.path_bytes()) {
+        return refuse(Refusal::Control);
     }
     let target = raw.link_name_bytes().map_or(0, |target| target.len());
     if raw.path_bytes().len() > PATH_MAX || target > PATH_MAX {

@@ -61,6 +61,9 @@ pub enum Refusal {
     /// GNU tar's `--sparse --format=pax`.
     #[error("is a sparse file in pax form, which is not supported")]
     PaxSparse,
+    /// A name that belongs into a package's control part.
+    #[error("is a control file among the data, which apk would take for a part of its scripts")]
+    Control,
     /// A header that apk takes for the end of the archive, and other readers for an entry.
     #[error("has a header without a name, which apk reads differently")]
     NoName,
