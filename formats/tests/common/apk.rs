@@ -2,6 +2,7 @@
 //! Also unpacks and runs the real apk. Does not use the code under test.
 
 use std::io::Write;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
@@ -162,24 +163,22 @@ pub fn real_apk(dir: &Path) -> Option<impl Fn(&[&str]) -> String + use<>> {
     let archive = fixtures("alpine/minirootfs/alpine-minirootfs-3.19.4-x86_64.tar.gz")?;
     let read = tarball::read(std::fs::File::open(archive).unwrap(), &Options::default(), |entry, data| {
         let path = std::str::from_utf8(&entry.path).unwrap();
-        if matches!(entry.kind, Kind::File { .. }) && (path.starts_with("lib/") || path == "sbin/apk") {
-            let to = dir.join(path);
-            std::fs::create_dir_all(to.parent().unwrap())?;
-            std::io::copy(data, &mut std::fs::File::create(&to)?)?;
-            use std::os::unix::fs::PermissionsExt;
-            std::fs::set_permissions(&to, std::fs::Permissions::from_mode(0o755))?;
+        if !path.starts_with("lib/") && path != "sbin/apk" {
+            return Ok(());
+        }
+        let to = dir.join(path);
+        match &entry.kind {
+            Kind::File { .. } => {
+                std::fs::create_dir_all(to.parent().unwrap())?;
+                std::io::copy(data, &mut std::fs::File::create(&to)?)?;
+                std::fs::set_permissions(&to, std::fs::Permissions::from_mode(0o755))?;
+            }
+            Kind::Symlink { target } => symlink(std::str::from_utf8(target).unwrap(), &to)?,
+            _ => std::fs::create_dir_all(&to)?,
         }
         Ok::<(), tarball::Error>(())
     });
     read.unwrap();
-    // The libraries' names are links to files of other names.
-    for (name, file) in [("libz.so.1", "libz.so.1."), ("libapk.so.2.14.0", "libapk.so.2.14.0")] {
-        let all = std::fs::read_dir(dir.join("lib")).unwrap().map(|e| e.unwrap().path());
-        let found = all.filter(|p| p.file_name().unwrap().to_str().unwrap().starts_with(file)).next();
-        if let Some(found) = found.filter(|f| f.file_name().unwrap() != name) {
-            std::fs::copy(found, dir.join("lib").join(name)).unwrap();
-        }
-    }
     let dir = dir.to_path_buf();
     Some(move |args: &[&str]| {
         let output = Command::new(dir.join("lib/ld-musl-x86_64.so.1"))
