@@ -196,7 +196,17 @@ impl Wanted<'_> {
         let shown = total.or(self.expected.map(|expected| expected.size));
         let mut told = Instant::now();
         self.watch.progress(self.url, partial.len(), shown);
-        while let Some(bytes) = http.chunk(response, self.watch).await? {
+        loop {
+            let bytes = match http.chunk(response, self.watch).await {
+                Ok(Some(bytes)) => bytes,
+                Ok(None) => break,
+                Err(Stop::Place(trouble)) => {
+                    let of = shown.map_or(String::new(), |total| format!(" of {total}"));
+                    let reason = format!("{}, after {}{of} bytes", trouble.reason, partial.len());
+                    return Err(Trouble { reason, ..trouble }.into());
+                }
+                Err(stop) => return Err(stop),
+            };
             let bytes = bytes.as_ref();
             if partial.len() + bytes.len() as u64 > self.limit {
                 partial.discard();

@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 /// A store and a fetcher.
 pub struct Desk {
-    pub dir: tempfile::TempDir,
+    _dir: tempfile::TempDir,
     pub store: Store,
     pub fetcher: Fetcher,
 }
@@ -28,7 +28,7 @@ impl Desk {
     pub fn with(options: FetchOptions) -> Desk {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("store")).unwrap();
-        Desk { dir, store, fetcher: Fetcher::new(options) }
+        Desk { _dir: dir, store, fetcher: Fetcher::new(options) }
     }
 
     pub fn mirrored(mirrors: &[(&str, &[&str])]) -> Desk {
