@@ -15,7 +15,7 @@ use super::watch::Watch;
 use super::{Timing, date};
 
 /// How often somebody is asked whether to stop.
-pub(super) const TICK: Duration = Duration::from_millis(100);
+pub(super) const TICK: Duration = Duration::from_millis(50);
 /// Tries of one place that bring nothing new.
 const TRIES: u32 = 4;
 /// Tries of one place of whatever kind: a server that cuts every connection after a few bytes is left at last.

@@ -329,6 +329,6 @@ fn lock(store: &Store, key: &Digest, url: &str, watch: &dyn Watch) -> Result<(Ke
             Ok(None) => {}
             Err(e) => return Err(local(url, e)),
         }
-        std::thread::sleep(TICK / 2);
+        std::thread::sleep(TICK);
     }
 }
