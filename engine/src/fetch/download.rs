@@ -115,7 +115,7 @@ impl Wanted<'_> {
 
     async fn attempt(&self, http: &Http, place: &str, partial: &mut Partial) -> Result<End, Stop> {
         // The server's validator is of use only with this server; a digest tells by itself what is right.
-        let same = partial.side().filter(|side| side.place == place);
+        let same = partial.side().filter(|side| side.is_of(place));
         let if_range = same.and_then(|side| side.validator.clone());
         let usable = match self.expected {
             Some(expected) => partial.len() <= expected.size,
@@ -129,9 +129,7 @@ impl Wanted<'_> {
             return Ok(End::Whole(Validators::default()));
         }
         let mut headers = Vec::new();
-        let known = self.known.as_ref().filter(|(known, _)| {
-            offset == 0 && known.place == place && (known.etag.is_some() || known.modified.is_some())
-        });
+        let known = self.known.as_ref().filter(|(known, _)| offset == 0 && known.asks(place));
         if offset > 0 {
             headers.push((header::RANGE, format!("bytes={offset}-")));
             headers.extend(if_range.map(|validator| (header::IF_RANGE, validator)));

@@ -20,8 +20,8 @@ pub(super) const TICK: Duration = Duration::from_millis(50);
 const TRIES: u32 = 4;
 /// Tries of one place of whatever kind: a server that cuts every connection after a few bytes is left at last.
 const TRIES_IN_ALL: u32 = 40;
-/// The longest wait between two tries, also if the server asks for more.
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// A server that asks to be left alone for longer is left for good.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 const REDIRECTS: usize = 10;
 
 /// A client with its threads.
@@ -67,12 +67,19 @@ impl Http {
         Ok(Http { client, runtime: Some(runtime), no_roots, timing })
     }
 
-    /// Runs something of this client to its end, on this thread. Not to be called from async code.
-    pub fn wait<T>(&self, work: impl Future<Output = Result<T, Stop>>) -> Result<T, Stop> {
-        match &self.runtime {
-            Some(runtime) => runtime.block_on(work),
-            None => Err(Trouble::new("the client is being closed").into()),
+    /// Runs something of this client to its end; the calling thread waits.
+    pub fn wait<T: Send>(&self, work: impl Future<Output = Result<T, Stop>> + Send) -> Result<T, Stop> {
+        let Some(runtime) = &self.runtime else {
+            return Err(Trouble::new("the client is being closed").into());
+        };
+        if tokio::runtime::Handle::try_current().is_err() {
+            return runtime.block_on(work);
         }
+        // A thread of another runtime may be one that must not wait for this one.
+        std::thread::scope(|scope| match scope.spawn(|| runtime.block_on(work)).join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
     }
 
     /// Sends a GET; the answer's status is one of success or one of `also`.
@@ -135,6 +142,8 @@ impl Http {
             Some(source) => chain(source),
             None => e.to_string(),
         };
+        let layer = reason.strip_prefix("client error (").and_then(|rest| rest.split_once("): "));
+        let reason = layer.map_or(reason.as_str(), |(_, reason)| reason);
         let mut next: Option<&(dyn std::error::Error + 'static)> = Some(e);
         let mut certificate = false;
         while let Some(e) = next {
@@ -266,10 +275,14 @@ impl Tries {
             trouble.reason = format!("{} (tried {} times)", trouble.reason, self.all);
             return Err(trouble.into());
         }
+        let asked = trouble.after.unwrap_or_default();
+        if asked > LONGEST_WAIT {
+            trouble.reason = format!("{}, to be asked again in {} s", trouble.reason, asked.as_secs());
+            return Err(trouble.into());
+        }
         let wait = self.first * (1 << (self.in_vain - 1));
         // Between half and the whole, so that many clients of a server that restarts do not come at once.
-        let wait =
-            wait.mul_f64(0.5 + 0.5 * fraction()).max(trouble.after.unwrap_or_default()).min(LONGEST_WAIT);
+        let wait = wait.mul_f64(0.5 + 0.5 * fraction()).max(asked);
         watch.say(&format!(
             "{}: {}; again in {:.1} s",
             super::places::shown(place),

@@ -18,9 +18,8 @@ const LONGEST: usize = 1024;
 /// A record of `downloads/`, named by the digest of the URL.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Known {
-    pub url: String,
-    /// Who gave it; the validators are this one's.
-    pub place: String,
+    /// Digest of the place that gave it, which may have a password in it; the validators are this one's.
+    place: Digest,
     pub etag: Option<String>,
     pub modified: Option<String>,
     size: u64,
@@ -46,8 +45,7 @@ impl Known {
     pub fn read(store: &Store, url: &str) -> Option<Known> {
         let mut text = String::new();
         File::open(path(store, url)).ok()?.take(64 << 10).read_to_string(&mut text).ok()?;
-        let known: Known = serde_json::from_str(&text).ok()?;
-        (known.url == url).then_some(known)
+        serde_json::from_str(&text).ok()
     }
 
     /// Remembers what a place gave. The writer holds the lock of `key`.
@@ -62,8 +60,7 @@ impl Known {
         let short = |text: Option<String>| text.filter(|text| text.len() <= LONGEST);
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let known = Known {
-            url: url.to_owned(),
-            place: place.to_owned(),
+            place: Digest::of(place.as_bytes()),
             etag: short(validators.etag),
             modified: short(validators.modified),
             size: got.size,
@@ -73,6 +70,11 @@ impl Known {
         };
         let text = serde_json::to_vec(&known).unwrap_or_default();
         replace(&path(store, url), &folder(store).join(format!("{}.known-new", key.hex())), &text)
+    }
+
+    /// Whether this place can be asked if it is still the same.
+    pub fn asks(&self, place: &str) -> bool {
+        (self.etag.is_some() || self.modified.is_some()) && self.place == Digest::of(place.as_bytes())
     }
 
     /// The bytes, if the store still has them whole.

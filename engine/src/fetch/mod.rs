@@ -131,7 +131,7 @@ impl Fetcher {
         Fetcher { options, http: OnceLock::new(), permits }
     }
 
-    /// Fetches a file into the store; returns when it is there. Not to be called from async code.
+    /// Fetches a file into the store; returns when it is there.
     pub fn fetch(&self, store: &Store, request: &Request, watch: &dyn Watch) -> Result<Fetched, FetchError> {
         let Request { url, expected, max_size } = request;
         let (url, expected) = (url.as_str(), expected.as_ref());
@@ -267,8 +267,12 @@ impl Fetcher {
                     }
                 },
             };
-            let next = places.get(n + 1).map(|next| format!("; next is {}", places::shown(next)));
-            watch.say(&format!("{}: {}{}", places::shown(place), trouble.reason, next.unwrap_or_default()));
+            if let Some(next) =
+                places.get(n + 1).filter(|next| !(self.options.offline && next.starts_with("http")))
+            {
+                let [place, next] = [place, next].map(|place| places::shown(place));
+                watch.say(&format!("{place}: {}; next is {next}", trouble.reason));
+            }
             tried.push(trouble.tried(place));
         }
         let url = places::shown(url);

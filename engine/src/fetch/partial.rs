@@ -17,10 +17,10 @@ use sha2::{Digest as _, Sha256};
 use super::Expected;
 
 /// What is remembered of where the bytes come from.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Side {
-    /// The place that gave them.
-    pub place: String,
+    /// Digest of the place that gave them, which may have a password in it.
+    place: Digest,
     /// A strong ETag, or a Last-Modified that is as good: what `If-Range` may name.
     pub validator: Option<String>,
     /// The kernel's boot: after a crash of the machine a file's end may be zeros.
@@ -29,7 +29,12 @@ pub(super) struct Side {
 
 impl Side {
     pub fn new(place: &str, validator: Option<String>) -> Side {
-        Side { place: place.to_owned(), validator, boot: boot() }
+        Side { place: Digest::of(place.as_bytes()), validator, boot: boot() }
+    }
+
+    /// Whether this place gave them.
+    pub fn is_of(&self, place: &str) -> bool {
+        self.place == Digest::of(place.as_bytes())
     }
 }
 

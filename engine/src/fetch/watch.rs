@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Hears of downloads; several threads call it at once.
 pub trait Watch: Sync {
-    /// `done` bytes of `total` (if that is known) have come, those of an earlier try among them. Called often.
+    /// `done` bytes of `total` (if that is known) have come, those of an earlier try among them; fewer
+    /// than before where a download starts anew. Called up to twenty times a second for each download.
     fn progress(&self, _url: &str, _done: u64, _total: Option<u64>) {}
     /// Something that a person may want to know: a try that failed, the next place.
     fn say(&self, _line: &str) {}

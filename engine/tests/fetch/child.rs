@@ -81,7 +81,6 @@ fn lazy() {
     let fetcher = Fetcher::new(options());
     fetcher.fetch(&store, &request(&url, Some(expected(b"body"))), &Unwatched).unwrap();
     fetcher.fetch_all(&store, &[request(&url, Some(expected(b"body")))], &Unwatched).unwrap();
-    // The store keeps one descriptor, the lock of its scratch folder, once it has written something.
     let after = (count("task"), count("fd"));
     tell(&format!("{} threads, {} descriptors", after.0 - before.0, after.1 - before.1));
 }

@@ -45,6 +45,15 @@ fn the_server_says_how_long_to_wait() {
     assert!(start.elapsed() >= Duration::from_secs(1));
 }
 
+#[test]
+fn a_server_that_wants_a_long_rest_gets_it() {
+    let busy = Fault::Status("429 Too Many Requests", "Retry-After: 3600\r\n");
+    let (server, url) = Server::of(Page::new(b"x").with([busy]));
+    let e = Desk::new().fetch(&url, None).unwrap_err();
+    assert!(e.to_string().contains("429 Too Many Requests, to be asked again in 3600 s"), "{e}");
+    assert_eq!(server.asked().len(), 1);
+}
+
 /// Every byte range is asked for once: each request begins where the one before stopped.
 fn resumed(server: &Server, starts: &[u64]) {
     assert_eq!(server.asked().iter().map(|a| a.from()).collect::<Vec<_>>(), starts);

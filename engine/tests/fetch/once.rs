@@ -116,6 +116,21 @@ fn many_at_once_but_not_more_than_allowed() {
 }
 
 #[test]
+fn every_thread_may_fetch() {
+    let (_server, url) = Server::of(Page::new(b"body"));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let desk = std::sync::Arc::new(Desk::new());
+    let (blocking, blocking_url) = (desk.clone(), url.clone());
+    runtime.block_on(async {
+        let fetch = move || blocking.fetch(&blocking_url, None).unwrap();
+        desk.has(&tokio::task::spawn_blocking(fetch).await.unwrap(), b"body");
+        // Not what async code should do, but it harms nobody.
+        desk.has(&desk.fetch(&url, None).unwrap(), b"body");
+        drop(desk);
+    });
+}
+
+#[test]
 fn the_first_failure_ends_them_all() {
     let server = Server::start();
     let mut requests = vec![request(&server.url("/none"), None)];

@@ -15,10 +15,10 @@ use crate::desk::{Desk, bytes};
 use crate::server::{Fault, Page, Server};
 
 /// A CA's certificate as PEM, and a server for `names` that it vouches for.
-fn authority(names: &[&str]) -> (String, Arc<rustls::ServerConfig>) {
+fn authority(called: &str, names: &[&str]) -> (String, Arc<rustls::ServerConfig>) {
     let mut ca = CertificateParams::default();
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    ca.distinguished_name.push(DnType::CommonName, "mosbuild test CA");
+    ca.distinguished_name.push(DnType::CommonName, called);
     let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();
     let key = KeyPair::generate().unwrap();
     let names: Vec<String> = names.iter().map(|name| name.to_string()).collect();
@@ -42,8 +42,8 @@ fn written(dir: &Path, name: &str, text: &str) -> PathBuf {
 #[test]
 fn a_ca_of_ones_own_is_trusted_and_a_strange_one_is_not() {
     let dir = tempfile::tempdir().unwrap();
-    let (pem, config) = authority(&["localhost"]);
-    let (strange, _) = authority(&["localhost"]);
+    let (pem, config) = authority("ours", &["localhost"]);
+    let (strange, _) = authority("a strange one", &["localhost"]);
     let server = Server::over(Some(config));
     let url = server.put("/file", Page::new(b"over TLS"));
     let (ours, strange) = (written(dir.path(), "ca.pem", &pem), written(dir.path(), "strange.pem", &strange));
@@ -53,7 +53,8 @@ fn a_ca_of_ones_own_is_trusted_and_a_strange_one_is_not() {
     };
     assert_eq!(fetch(&url, &ours), "over TLS");
     let refused = fetch(&url, &strange);
-    assert!(refused.starts_with("4: ") && refused.contains("UnknownIssuer"), "{refused}");
+    let says = format!("{url}: invalid peer certificate: UnknownIssuer\n");
+    assert!(refused.starts_with("4: ") && refused.contains(&says), "{refused}");
     // It would be no other one the next time.
     assert!(!refused.contains("tried") && refused.contains("name its CA in SSL_CERT_FILE"), "{refused}");
     let refused = fetch(&url.replace("localhost", "127.0.0.1"), &ours);
@@ -121,7 +122,7 @@ fn proxies_of_the_environment_are_used() {
     }
     assert_eq!((direct.asked().len(), proxy.asked().len()), (2, 4));
     // TLS goes through a tunnel.
-    let (pem, config) = authority(&["files.invalid"]);
+    let (pem, config) = authority("ours", &["files.invalid"]);
     let server = Server::over(Some(config));
     server.put("/file", Page::new(b"through the tunnel"));
     let ca = written(dir.path(), "ca.pem", &pem);
