@@ -5,11 +5,12 @@ use reqwest::Url;
 
 use super::places::percent_decoded;
 
-/// The names that a page of `folder` links to, sorted; folders end in `/`.
+/// The names that the page at the URL `folder`, which ends in `/`, links to, sorted; folders end in `/`.
 ///
 /// Links that lead elsewhere (up, to another server, to the same page sorted otherwise) are none.
-pub fn names(page: &str, folder: &Url) -> Vec<String> {
-    let mut names: Vec<String> = links(page).filter_map(|link| name(&link, folder)).collect();
+pub fn names(page: &str, folder: &str) -> Vec<String> {
+    let Ok(folder) = Url::parse(folder) else { return Vec::new() };
+    let mut names: Vec<String> = links(page).filter_map(|link| name(&link, &folder)).collect();
     names.sort();
     names.dedup();
     names
@@ -99,23 +100,22 @@ mod tests {
 
     #[test]
     fn pages_of_nginx_and_python() {
-        let folder = Url::parse("http://h/alpine/v3.22/").unwrap();
+        let folder = "http://h/alpine/v3.22/";
         let nginx = "<html><head><title>Index of /alpine/v3.22/</title></head><body><h1>Index</h1><hr><pre>\
             <a href=\"../\">../</a>\n<a href=\"main/\">main/</a>  24-Nov-2026 02:08  -\n\
             <a href=\"a%20b%26c.apk\">a b&amp;c.apk</a> 1\n</pre></body></html>";
-        assert_eq!(names(nginx, &folder), ["a b&c.apk", "main/"]);
+        assert_eq!(names(nginx, folder), ["a b&c.apk", "main/"]);
         let others = "<A HREF='/alpine/v3.22/abs.apk'>x</A><a href=?C=M;O=A>sort</a> <a href = plain.apk >\
             <a href=\"http://h/alpine/v3.22/whole.apk\"><a href=\"http://other/alpine/v3.22/no\"><a href=\"#top\">\
             <a href=\"../v3.21/no\"><a href=\"deep/er\"><a href=\"R&amp;D&#x2b;&#43;.apk\"><a href=\"%2e%2e\">\
             <a href=\"a%2fb\"> href <a href=\"/alpine/v3.22/\">";
-        assert_eq!(names(others, &folder), ["R&D++.apk", "abs.apk", "plain.apk", "whole.apk"]);
+        assert_eq!(names(others, folder), ["R&D++.apk", "abs.apk", "plain.apk", "whole.apk"]);
     }
 
     proptest! {
         #[test]
         fn any_page_gives_plain_names(page in "(<a href=|href|=|\"|'|&|;|#|%2[fF]|\\.|/|[a-z\u{e9}\u{130}]| |>){0,60}") {
-            let folder = Url::parse("http://h/d/").unwrap();
-            for name in names(&page, &folder) {
+            for name in names(&page, "http://h/d/") {
                 let stem = name.strip_suffix('/').unwrap_or(&name);
                 prop_assert!(!stem.is_empty() && !stem.contains('/') && stem != "..");
             }

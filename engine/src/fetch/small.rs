@@ -42,7 +42,7 @@ impl Fetcher {
                 if !html {
                     return Err(Trouble::new("it is no index page: its content is no HTML").into());
                 }
-                Ok(listing::names(&String::from_utf8_lossy(&page), &folder))
+                Ok(listing::names(&String::from_utf8_lossy(&page), folder.as_str()))
             }
         });
         unless_absent(result)

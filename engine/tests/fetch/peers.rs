@@ -135,6 +135,46 @@ fn proxies_of_the_environment_are_used() {
     }
 }
 
+/// A SOCKS 5 proxy (RFC 1928) for one connection to `to`; tells which host and port it was asked for.
+fn socks(to: SocketAddr) -> (SocketAddr, std::thread::JoinHandle<(String, u16)>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let asked = std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        let read = |n: usize| {
+            let mut bytes = vec![0; n];
+            (&client).read_exact(&mut bytes).unwrap();
+            bytes
+        };
+        let methods = read(2)[1];
+        read(methods.into());
+        (&client).write_all(&[5, 0]).unwrap();
+        // Version 5, CONNECT, reserved, a name.
+        assert_eq!(read(4), [5, 1, 0, 3]);
+        let length = read(1)[0];
+        let host = String::from_utf8(read(length.into())).unwrap();
+        let port = u16::from_be_bytes(read(2).try_into().unwrap());
+        (&client).write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).unwrap();
+        let server = TcpStream::connect(to).unwrap();
+        let (mut from_client, mut to_server) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+        std::thread::spawn(move || std::io::copy(&mut from_client, &mut to_server));
+        let _ = std::io::copy(&mut &server, &mut client);
+        (host, port)
+    });
+    (address, asked)
+}
+
+#[test]
+fn a_socks_proxy_is_used_and_finds_the_host() {
+    let dir = tempfile::tempdir().unwrap();
+    let (server, _) = Server::of(Page::new(b"by SOCKS"));
+    let (address, asked) = socks(server.address);
+    let proxy = format!("socks5h://{address}");
+    let got = run("fetch", "http://files.invalid:81/file", dir.path(), &[("ALL_PROXY", &proxy)], &[]);
+    assert_eq!(got, "by SOCKS");
+    assert_eq!(asked.join().unwrap(), ("files.invalid".to_owned(), 81));
+}
+
 /// Ends with its owner.
 struct Python(Child, u16);
 
