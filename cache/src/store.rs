@@ -168,6 +168,18 @@ impl Store {
         self.inode_path(digest, false).exists() || self.inode_path(digest, true).exists()
     }
 
+    /// Removes a blob that turned out to be wrong just after it came; whoever else needs it has a miss.
+    pub fn discard_blob(&self, digest: &Digest) -> Result<(), StoreError> {
+        for executable in [false, true] {
+            let path = self.inode_path(digest, executable);
+            match fs::remove_file(&path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => at(&path, Err(e))?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Whether the blob was found damaged by this process.
     pub fn quarantined(&self, digest: &Digest) -> bool {
         self.0.quarantined.lock().is_ok_and(|q| q.contains(digest))

@@ -7,6 +7,8 @@ mod commands;
 mod failure;
 mod format;
 mod interrupt;
+mod lock_diff;
+mod mirrors;
 mod progress;
 mod run;
 mod session;

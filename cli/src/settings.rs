@@ -6,14 +6,15 @@ use std::path::{Path, PathBuf};
 
 use mosbuild_engine::load::names::{Hinter, quote};
 use mosbuild_engine::load::yaml::{self, Limits, Node, Value};
-use mosbuild_engine::load::{Diagnostic, Diagnostics};
+use mosbuild_engine::load::{Diagnostic, Diagnostics, Mirror};
 
 use crate::failure::Failure;
+use crate::mirrors;
 
 /// Keys of the file.
 const KEYS: [&str; 5] = ["cache_dir", "jobs", "max_size", "mirrors", "remote"];
 /// Those that this version reads past.
-const UNUSED: [&str; 3] = ["max_size", "mirrors", "remote"];
+const UNUSED: [&str; 2] = ["max_size", "remote"];
 
 /// What the user has set once for all workspaces.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct Settings {
     pub cache_dir: Option<PathBuf>,
     /// CPU slots.
     pub jobs: Option<usize>,
+    /// Mirrors, tried before those of the workspace: those of the variable, then those of the file.
+    pub mirrors: Vec<Mirror>,
     /// Worth saying.
     pub warnings: Vec<String>,
 }
@@ -49,6 +52,10 @@ impl Settings {
             settings.jobs = Some(parse_jobs(&text).ok_or_else(|| {
                 Failure::usage(format!("MOSBUILD_JOBS is {text:?}; a number of at least 1 is wanted"))
             })?);
+        }
+        if let Some(text) = nonempty(env(mirrors::VARIABLE)) {
+            let given = mirrors::from_variable(&text.to_string_lossy())?;
+            settings.mirrors.splice(0..0, given);
         }
         Ok(settings)
     }
@@ -147,6 +154,7 @@ fn read_root(
                     problems.push(problem.label("a number of at least 1 is wanted"));
                 }
             },
+            "mirrors" => settings.mirrors = mirrors::from_node(node, problems),
             name if UNUSED.contains(&name) => {
                 settings.warnings.push(format!("{shown}: `{name}` is not used by this version of mosbuild"));
             }
@@ -192,6 +200,20 @@ mod tests {
         let settings = read("max_size: 20GiB\nremote: x\n").unwrap();
         assert_eq!(settings.warnings.len(), 2);
         assert!(settings.warnings[0].contains("`max_size` is not used"), "{:?}", settings.warnings);
+    }
+
+    #[test]
+    fn mirrors_are_those_of_the_file_behind_those_of_the_variable() {
+        let text = "mirrors:\n- from: https://a.example/\n  to: [file:///srv/a/, /srv/b]\n";
+        let mirrors = read(text).unwrap().mirrors;
+        assert_eq!(mirrors[0].to, ["file:///srv/a/", "file:///srv/b"]);
+        for wrong in
+            ["mirrors: x\n", "mirrors: [{ from: https://a.example/ }]\n", "mirrors: [{ from: a, to: b }]\n"]
+        {
+            assert!(read(wrong).unwrap_err().contains("wrong value of `mirrors`"), "{wrong}");
+        }
+        let env = |name: &str| (name == "MOSBUILD_MIRRORS").then(|| "https://a.example/=/srv/a".into());
+        assert_eq!(Settings::read(&env).unwrap().mirrors[0].to, ["file:///srv/a"]);
     }
 
     #[test]

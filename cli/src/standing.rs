@@ -242,6 +242,7 @@ pub fn reason_text(reason: &Reason) -> String {
         Reason::BlobLost { output, corrupt: true, .. } => format!("a blob of its output {output} is damaged"),
         Reason::BlobLost { output, .. } => format!("a blob of its output {output} is gone"),
         Reason::NotReached => "not reached".into(),
+        Reason::Unlocked => "its source is not in mosbuild.lock".into(),
     }
 }
 

@@ -10,6 +10,9 @@ use std::time::Duration;
 use mosbuild_cache::{Digest, Output, Store, Tree};
 use serde::{Deserialize, Serialize};
 
+use crate::fetch::{Fetched, Fetcher, Request, Watch};
+use crate::lockfile::{Pin, Update};
+
 /// One unit of work of a target: it has one key, one result and one log.
 pub struct Step {
     /// Unique within the target: `compile`, `vendor`, … Shown to people as `target:step`.
@@ -23,6 +26,21 @@ pub struct Step {
     /// `target:step` pairs that must not start before this step succeeded (the preflight), although
     /// they read nothing from it. Never in a key.
     pub gates: Vec<(u32, String)>,
+    /// Id in mosbuild.lock of the source that this step brings in. Its pin is found ([`Builtin::lock`]) before the
+    /// step has a key, and is part of the key.
+    pub pin: Option<String>,
+}
+
+impl Step {
+    /// Whether it is a command that runs in a root of its own.
+    pub fn is_rooted(&self) -> bool {
+        self.inputs.iter().any(|i| i.place == Place::Root)
+    }
+
+    /// Whether it mostly waits for a network.
+    pub fn waits(&self) -> bool {
+        matches!(&self.work, Work::Builtin(b) if b.waits())
+    }
 }
 
 /// How a step does its work.
@@ -87,6 +105,9 @@ pub enum Place {
     /// At this absolute path, writable; what the step writes there does not reach the store unless
     /// `Command::outputs` names it.
     Writable(String),
+    /// The root of the file system itself, writable, of a command that brings its programs along: it sees nothing of
+    /// the host, its other inputs lie below `/dev`, and the owners that it sets are kept.
+    Root,
 }
 
 /// A program or script with all that it may see.
@@ -184,6 +205,32 @@ pub trait Builtin: Send + Sync {
     fn run(&self, cx: &BuiltinCx<'_>) -> Result<Made, StepError>;
     /// Names and kinds of the outputs it makes.
     fn outputs(&self) -> Vec<(String, OutKind)>;
+    /// Whether it mostly waits for a network: then it takes no CPU slot.
+    fn waits(&self) -> bool {
+        false
+    }
+    /// Finds the pin of the step's source: what it stands for now. Only for steps with `Step::pin`; may use the network.
+    fn lock(&self, _cx: &BuiltinCx<'_>, _locking: &Locking<'_>) -> Result<Pin, StepError> {
+        Err(StepError::new(format!("{} has nothing to lock; this is a fault of mosbuild", self.name())))
+    }
+    /// Whether the lock's pin is for what the step asks now. Runs on the scheduler: it must be quick.
+    fn fits(&self, _cx: &BuiltinCx<'_>, _pin: &Pin) -> Result<bool, StepError> {
+        Ok(true)
+    }
+    /// What of the pin decides the result: parameters of the key.
+    fn pinned(&self, pin: &Pin) -> BTreeMap<String, String> {
+        pin.fields.clone()
+    }
+}
+
+/// How a pin is to be found.
+pub struct Locking<'a> {
+    /// What the lock has: stays as far as it still serves.
+    pub previous: Option<&'a Pin>,
+    /// What of it is to be found anew all the same.
+    pub update: &'a Update,
+    /// All of it.
+    pub anew: bool,
 }
 
 /// What a builtin made.
@@ -290,9 +337,42 @@ pub struct BuiltinCx<'a> {
     pub log: &'a (dyn Fn(&str) + Sync),
     /// True once the build was interrupted; long loops look at it.
     pub cancelled: &'a (dyn Fn() -> bool + Sync),
+    /// The pin of a step that has one; none while it is being found.
+    pub pin: Option<&'a Pin>,
+    /// Downloads, within what `--offline` allows.
+    pub fetcher: &'a Fetcher,
+    /// Receives the progress of downloads: URL, bytes so far, bytes in all where known.
+    pub progress: &'a (dyn Fn(&str, u64, Option<u64>) + Sync),
+}
+
+impl Watch for BuiltinCx<'_> {
+    fn progress(&self, url: &str, done: u64, total: Option<u64>) {
+        (self.progress)(url, done, total);
+    }
+    fn say(&self, line: &str) {
+        (self.log)(line);
+    }
+    fn cancelled(&self) -> bool {
+        (self.cancelled)()
+    }
 }
 
 impl BuiltinCx<'_> {
+    /// The pin of a step that has one.
+    pub fn pin(&self) -> Result<&Pin, StepError> {
+        self.pin.ok_or_else(|| StepError::new("the step has no pin; this is a fault of mosbuild"))
+    }
+
+    /// Downloads a file into the store, if it is not there.
+    pub fn fetch(&self, request: &Request) -> Result<Fetched, StepError> {
+        Ok(self.fetcher.fetch(self.store, request, self)?)
+    }
+
+    /// Downloads several files into the store, some at once.
+    pub fn fetch_all(&self, requests: &[Request]) -> Result<Vec<Fetched>, StepError> {
+        Ok(self.fetcher.fetch_all(self.store, requests, self)?)
+    }
+
     fn input(&self, name: &str) -> Result<&Available, StepError> {
         self.inputs.get(name).ok_or_else(|| StepError::new(format!("no input named {name}")))
     }

@@ -37,10 +37,41 @@ pub enum Event {
         /// Steps in the closure.
         steps: usize,
     },
-    /// A source was added to mosbuild.lock.
+    /// A source's pin is being found, since mosbuild.lock does not have it, or it is to be updated.
+    LockStarted {
+        /// Target.
+        target: String,
+        /// The step that brings the source in.
+        step: String,
+        /// The source.
+        id: String,
+    },
+    /// A source was added to mosbuild.lock, or its pin changed.
     Locked {
         /// The source.
         id: String,
+    },
+    /// A source's pin was found.
+    LockFinished {
+        /// Target.
+        target: String,
+        /// The step that brings the source in.
+        step: String,
+        /// Wall time in milliseconds.
+        millis: u64,
+    },
+    /// A download goes on.
+    Download {
+        /// Target.
+        target: String,
+        /// Step.
+        step: String,
+        /// What is downloaded, as the workspace names it.
+        url: String,
+        /// Bytes so far.
+        done: u64,
+        /// Bytes in all, where the server says so.
+        total: Option<u64>,
     },
     /// A step's key was found: a hit (nothing runs) or not.
     StepHit {

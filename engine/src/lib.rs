@@ -13,6 +13,7 @@ pub mod lockfile;
 pub mod memory;
 pub mod plan;
 pub mod record;
+pub mod rooted;
 pub mod rule;
 pub mod run_record;
 pub mod tools;

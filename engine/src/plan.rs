@@ -8,7 +8,6 @@ use rayon::prelude::*;
 
 use crate::action::{Input, OutKind, Step, Work};
 use crate::load::Loaded;
-use crate::lockfile::Pins;
 use crate::rule::{PlanError, Registry, Rule};
 
 /// What a rule plans for one target.
@@ -25,7 +24,6 @@ pub struct Planner<'a> {
     target: u32,
     loaded: &'a Loaded,
     rules: &'a [Option<Box<dyn Rule>>],
-    pins: &'a mut Pins,
     /// Outputs that some target or dist entry names.
     read: &'a HashSet<(u32, &'a str)>,
     plan: TargetPlan,
@@ -97,8 +95,13 @@ impl<'a> Planner<'a> {
         self.resolve(text).is_ok()
     }
 
-    /// Adds a step; later steps refer to it by the returned position.
-    pub fn step(&mut self, step: Step) -> usize {
+    /// Adds a step; later steps refer to it by the returned position. A name that is taken gets a number behind it.
+    pub fn step(&mut self, mut step: Step) -> usize {
+        let taken = |name: &str| self.plan.steps.iter().any(|s| s.name == name);
+        if taken(&step.name) {
+            let numbered = (2..).map(|n| format!("{}-{n}", step.name));
+            step.name = numbered.into_iter().find(|name| !taken(name)).unwrap_or_default();
+        }
         self.plan.steps.push(step);
         self.plan.steps.len() - 1
     }
@@ -106,15 +109,6 @@ impl<'a> Planner<'a> {
     /// Declares that the target's output `name` is `output` of `step`.
     pub fn output(&mut self, name: &str, step: usize, output: &str) {
         self.plan.outputs.insert(name.into(), (step, output.into()));
-    }
-
-    /// The lock's fields of a source; `make` finds them where the lock has none and may get some.
-    pub fn pin(
-        &mut self,
-        id: &str,
-        make: impl FnOnce() -> Result<BTreeMap<String, String>, PlanError>,
-    ) -> Result<BTreeMap<String, String>, PlanError> {
-        self.pins.get_or_make(id, make)
     }
 
     fn resolve(&self, reference: &str) -> Result<(u32, String), PlanError> {
@@ -227,12 +221,7 @@ pub fn closure(loaded: &Loaded, requested: &[u32]) -> Vec<u32> {
 }
 
 /// Plans the targets of a closure.
-pub fn plan(
-    loaded: &Loaded,
-    registry: &Registry,
-    pins: &mut Pins,
-    closure: Vec<u32>,
-) -> Result<StepGraph, PlanErrors> {
+pub fn plan(loaded: &Loaded, registry: &Registry, closure: Vec<u32>) -> Result<StepGraph, PlanErrors> {
     let count = loaded.targets.len();
     let mut errors = Vec::new();
     let mut rules: Vec<Option<Box<dyn Rule>>> = (0..count).map(|_| None).collect();
@@ -261,7 +250,7 @@ pub fn plan(
         let t = graph.closure[i];
         let Some(rule) = &rules[t as usize] else { continue };
         let mut planner =
-            Planner { target: t, loaded, rules: &rules, pins, read: &read, plan: TargetPlan::default() };
+            Planner { target: t, loaded, rules: &rules, read: &read, plan: TargetPlan::default() };
         match rule.plan(&mut planner) {
             Ok(()) => graph.add(t, planner.plan),
             Err(e) => errors.push((t, e)),

@@ -43,6 +43,8 @@ pub enum Reason {
     },
     /// Skipped or cancelled before it was keyed.
     NotReached,
+    /// Its source is to be found first, since mosbuild.lock does not have it as it is asked for. In predictions only.
+    Unlocked,
 }
 
 /// One step in one run.

@@ -239,6 +239,7 @@ impl Rule for CommandRule {
             inputs,
             params: BTreeMap::new(),
             gates: Vec::new(),
+            pin: None,
         });
         for name in names {
             planner.output(&name, step, &name);

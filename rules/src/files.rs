@@ -184,8 +184,11 @@ impl Rule for Files {
                             let name = match source {
                                 Source::Path(source) => source.path.clone(),
                                 Source::Crate(source) => source.name.clone(),
+                                Source::Url(source) => {
+                                    source.url.split(['?', '#']).next().unwrap_or_default().to_owned()
+                                }
                             };
-                            (source.plan(planner)?.0, name)
+                            (source.plan(planner), name)
                         }
                         From::Text(text) if planner.is_reference(text) => {
                             (planner.upstream(text)?, text.replace(':', "/"))

@@ -12,15 +12,19 @@ mod files;
 mod group;
 mod kernel;
 mod linux;
+mod miniroot;
 mod mode;
 mod modules;
 mod one_or_many;
+mod packages;
 mod preflight;
 mod rootfs;
 mod size;
 mod source;
 mod steps;
 mod tools;
+mod unpack;
+mod url;
 
 use mosbuild_engine::rule::{Registry, RuleType};
 
@@ -35,7 +39,9 @@ pub fn registry() -> Registry {
         RuleType::of::<group::Group>("group", 1),
         RuleType::of::<kernel::Kernel>("kernel", kernel::VERSION),
         RuleType::of::<linux::Linux>("linux", linux::VERSION),
+        RuleType::of::<miniroot::Miniroot>("miniroot", 1),
         RuleType::of::<modules::Modules>("modules", modules::VERSION),
+        RuleType::of::<packages::Packages>("packages", 1),
         RuleType::of::<rootfs::Rootfs>("rootfs", 1),
     ])
 }

@@ -1,21 +1,23 @@
-//! Where something comes from, as written in a `source` field or a `from`: a published crate, or a path.
+//! Where something comes from, as written in a `source` field or a `from`: a published crate, a URL, or a path.
 //! Knows what is wrong with one and the input that it stands for; how a crate is fetched is in component/fetch.rs.
 
 use mosbuild_engine::action::Input;
 use mosbuild_engine::load::{FieldPath, FileKind, FileUse};
 use mosbuild_engine::plan::Planner;
-use mosbuild_engine::rule::PlanError;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::component::fetch;
+use crate::url;
 
-/// `{crate, version}` or `{path}`.
+/// `{crate, version}`, `{url}` or `{path}`.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
 #[serde(untagged)]
 pub enum Source {
     /// A published crate.
     Crate(CrateSource),
+    /// A file to be downloaded.
+    Url(UrlSource),
     /// A file or folder.
     Path(PathSource),
 }
@@ -31,6 +33,14 @@ pub struct CrateSource {
     pub version: String,
 }
 
+/// `{url}`: a file to be downloaded, pinned in mosbuild.lock.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct UrlSource {
+    /// `https://…`, `http://…` or `file:///…`.
+    pub url: String,
+}
+
 /// `{path}`: a file or folder of the workspace, or an absolute path. Never locked, always hashed.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
@@ -42,12 +52,17 @@ pub struct PathSource {
 impl Source {
     /// The field that is wrong, and how.
     pub fn fault(&self) -> Option<(&'static str, String)> {
-        let Source::Crate(CrateSource { name, version }) = self else { return None };
-        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        if name.is_empty() || !name.chars().all(plain) {
-            return Some(("crate", format!("{name:?} is no name of a crate")));
+        match self {
+            Source::Crate(CrateSource { name, version }) => {
+                let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+                if name.is_empty() || !name.chars().all(plain) {
+                    return Some(("crate", format!("{name:?} is no name of a crate")));
+                }
+                version.trim().is_empty().then(|| ("version", "a crate needs its version".into()))
+            }
+            Source::Url(source) => url_fault(&source.url).map(|fault| ("url", fault)),
+            Source::Path(_) => None,
         }
-        version.trim().is_empty().then(|| ("version", "a crate needs its version".into()))
     }
 
     /// A path as the loader checks it; `field` is that of the source.
@@ -57,14 +72,32 @@ impl Source {
         Some(source.file_use(field, kind))
     }
 
-    /// As a step reads it, and a crate's version; a crate is fetched by a step that is added here.
-    pub fn plan(&self, planner: &mut Planner<'_>) -> Result<(Input, Option<String>), PlanError> {
+    /// As a step reads it; a crate or URL is brought in by a step that is added here.
+    pub fn plan(&self, planner: &mut Planner<'_>) -> Input {
         match self {
-            Source::Crate(source) => {
-                fetch::plan(planner, source).map(|(input, version)| (input, Some(version)))
-            }
-            Source::Path(source) => Ok((source.input(), None)),
+            Source::Crate(source) => fetch::plan(planner, source),
+            Source::Url(source) => url::plan(planner, &source.url),
+            Source::Path(source) => source.input(),
         }
+    }
+
+    /// Whether it is a file that a step must unpack to read it as a folder.
+    pub fn is_archive(&self) -> bool {
+        matches!(self, Source::Url(_))
+    }
+}
+
+/// What is wrong with a URL.
+pub fn url_fault(url: &str) -> Option<String> {
+    let blank = |c: char| c.is_whitespace() || c.is_control();
+    if url.contains(blank) {
+        return Some(format!("{url:?} is no URL: it has a blank in it"));
+    }
+    match url.split_once("://") {
+        Some(("http" | "https", rest)) if !rest.starts_with('/') && !rest.is_empty() => None,
+        Some(("file", path)) if path.starts_with('/') => None,
+        Some(("file", _)) => Some(format!("{url:?} needs an absolute path: file:///…")),
+        _ => Some(format!("{url:?} is no URL: https://…, http://… or file:///… is expected")),
     }
 }
 

@@ -35,7 +35,25 @@ pub fn builtin(
     params: &[(&str, String)],
 ) -> Step {
     let params: BTreeMap<String, String> = params.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
-    Step { name: name.into(), work: Work::Builtin(Arc::new(work)), inputs, params, gates: Vec::new() }
+    Step {
+        name: name.into(),
+        work: Work::Builtin(Arc::new(work)),
+        inputs,
+        params,
+        gates: Vec::new(),
+        pin: None,
+    }
+}
+
+/// A step done by this program that brings a source in; `id` is the source's in mosbuild.lock.
+pub fn locked(
+    name: &str,
+    id: String,
+    work: impl Builtin + 'static,
+    inputs: Vec<StepInput>,
+    params: &[(&str, String)],
+) -> Step {
+    Step { pin: Some(id), ..builtin(name, work, inputs, params) }
 }
 
 /// A step done by a command.
@@ -46,6 +64,7 @@ pub fn command(name: &str, command: Command, inputs: Vec<StepInput>) -> Step {
         inputs,
         params: BTreeMap::new(),
         gates: Vec::new(),
+        pin: None,
     }
 }
 

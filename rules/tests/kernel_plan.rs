@@ -5,7 +5,6 @@ use std::path::Path;
 
 use mosbuild_engine::action::{Place, Work};
 use mosbuild_engine::load::{LoadOptions, Loaded, load};
-use mosbuild_engine::lockfile::{Missing, Pins};
 use mosbuild_engine::plan::{StepGraph, plan};
 use mosbuild_rules::registry;
 
@@ -49,10 +48,9 @@ fn loaded(root: &Path) -> Result<Loaded, String> {
     load(&LoadOptions::new(root), &registry(), None).map_err(|e| e.to_string())
 }
 
-fn graph(loaded: &Loaded, root: &Path) -> Result<StepGraph, Vec<String>> {
-    let mut pins = Pins::read(root, Missing::Locked).unwrap();
+fn graph(loaded: &Loaded) -> Result<StepGraph, Vec<String>> {
     let all: Vec<u32> = (0..loaded.targets.len() as u32).collect();
-    plan(loaded, &registry(), &mut pins, all).map_err(|e| e.into_iter().map(|(_, e)| e.message).collect())
+    plan(loaded, &registry(), all).map_err(|e| e.into_iter().map(|(_, e)| e.message).collect())
 }
 
 /// `target:step`.
@@ -65,7 +63,7 @@ fn name(loaded: &Loaded, graph: &StepGraph, ix: u32) -> String {
 fn the_compile_waits_for_the_preflight_and_the_relink_reads_its_objects() {
     let dir = workspace(FILE);
     let loaded = loaded(dir.path()).unwrap();
-    let graph = graph(&loaded, dir.path()).unwrap();
+    let graph = graph(&loaded).unwrap();
     let at = |wanted: &str| {
         (0..graph.steps.len() as u32)
             .find(|ix| name(&loaded, &graph, *ix) == wanted)
@@ -136,7 +134,7 @@ fn a_configuration_is_full_or_laid_over_a_base() {
     ] {
         let dir = workspace(&FILE.replace("base: tinyconfig", fields));
         let loaded = loaded(dir.path()).unwrap();
-        let graph = graph(&loaded, dir.path()).unwrap();
+        let graph = graph(&loaded).unwrap();
         let check = (0..graph.steps.len() as u32).find(|ix| name(&loaded, &graph, *ix) == "linux:check");
         let step = &graph.steps[check.unwrap() as usize].step;
         assert_eq!((step.params["fragments"].as_str(), step.params["full"].as_str()), (fragments, full));
@@ -207,6 +205,6 @@ fn wrong_fields_are_refused() {
 fn an_architecture_that_is_not_there_is_refused() {
     let dir = workspace(&FILE.replace("arch: x86_64 }", "arch: riscv64 }"));
     let loaded = loaded(dir.path()).unwrap();
-    let errors = graph(&loaded, dir.path()).err().unwrap();
+    let errors = graph(&loaded).err().unwrap();
     assert!(errors.contains(&"kernels are built for x86_64 only, not for riscv64".to_owned()), "{errors:?}");
 }

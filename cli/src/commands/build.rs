@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use mosbuild_engine::build::{BuildOptions, Report, build, predict};
+use mosbuild_engine::build::{BuildOptions, Goal, Report, build, predict};
+use mosbuild_engine::lockfile::Update;
 use mosbuild_engine::plan::closure;
 
 use crate::args::{GlobalArgs, StoreArgs};
@@ -71,7 +72,6 @@ pub fn run(ui: &Ui, global: &GlobalArgs, words: Vec<String>, args: &BuildArgs) -
     if !args.dry_run {
         return Ok(execute(ui, &grounds, &options, &args.run)?.head.exit);
     }
-    // A source that is not locked yet is looked up; the lock is not written.
     let mut session = Session::on(grounds)?;
     let predicted = predict(&mut session.workspace, &session.grounds.store, &options)?;
     match args.json {
@@ -113,6 +113,9 @@ impl RunArgs {
             locked: self.locked,
             offline: self.offline,
             no_cache: self.no_cache,
+            goal: Goal::Build,
+            update: Update::Keep,
+            mirrors: grounds.settings.mirrors.clone(),
             args: words,
             profile: global.profile.clone(),
         }

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use mosbuild_engine::action::{ExecutorKind, Work};
 use mosbuild_engine::exec::probe;
-use mosbuild_engine::lockfile::{Missing, Pins};
 use mosbuild_engine::plan::{StepGraph, plan};
 use mosbuild_engine::tools::Identity;
 use serde_json::json;
@@ -67,24 +66,19 @@ fn plan_what_can_be(session: &Session) -> Result<(StepGraph, Vec<Finding>), Fail
     let mut wanted: Vec<u32> = loaded.order.clone();
     let mut findings = Vec::new();
     loop {
-        let pins = Pins::read(&session.workspace.dirs.root, Missing::Offline);
-        let mut pins = pins.map_err(|e| Failure::new(e.exit, e.message))?;
-        let errors = match plan(loaded, &session.workspace.site.registry, &mut pins, wanted.clone()) {
+        let errors = match plan(loaded, &session.workspace.site.registry, wanted.clone()) {
             Ok(graph) => return Ok((graph, findings)),
             Err(errors) => errors,
         };
         let mut broken: BTreeSet<u32> = BTreeSet::new();
         for (target, error) in errors {
             broken.insert(target);
-            // A source that is not locked yet is no fault of the host: the next build locks it.
-            if error.exit != 4 {
-                findings.push(Finding {
-                    what: "plan".into(),
-                    needed_by: vec![session.name(target).into()],
-                    found: Err(error.message),
-                    help: error.help,
-                });
-            }
+            findings.push(Finding {
+                what: "plan".into(),
+                needed_by: vec![session.name(target).into()],
+                found: Err(error.message),
+                help: error.help,
+            });
         }
         for &t in &loaded.order {
             if loaded.targets[t as usize].references.iter().any(|r| broken.contains(&r.target)) {

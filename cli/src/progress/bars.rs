@@ -13,7 +13,7 @@ use mosbuild_engine::events::{Event, Outcome, Sink};
 use super::estimate::ToGo;
 use super::terminal::{Terminal, usable};
 use super::{History, Narrator, SHOWN_STEPS};
-use crate::format::{clean_line, cut, elapsed, rough};
+use crate::format::{clean_line, cut, elapsed, rough, size};
 
 /// Between two drawings.
 const TICK: Duration = Duration::from_millis(100);
@@ -129,19 +129,27 @@ impl Model {
     fn take(&mut self, event: &Event) {
         match event {
             Event::RunStarted { targets, .. } => self.targets = *targets,
-            Event::StepStarted { target, step, .. } => self.running.push(Running {
-                target: target.clone(),
-                step: step.clone(),
-                since: Instant::now(),
-                line: String::new(),
-            }),
+            Event::StepStarted { target, step, .. } | Event::LockStarted { target, step, .. } => {
+                self.running.push(Running {
+                    target: target.clone(),
+                    step: step.clone(),
+                    since: Instant::now(),
+                    line: String::new(),
+                })
+            }
             Event::StepOutput { target, step, line } => {
                 let running = self.running.iter_mut().find(|r| r.target == *target && r.step == *step);
                 if let Some(running) = running {
                     running.line.clone_from(line);
                 }
             }
-            Event::StepFinished { target, step, .. } => {
+            Event::Download { target, step, url, done, total } => {
+                let running = self.running.iter_mut().find(|r| r.target == *target && r.step == *step);
+                if let Some(running) = running {
+                    running.line = download(url, *done, *total);
+                }
+            }
+            Event::StepFinished { target, step, .. } | Event::LockFinished { target, step, .. } => {
                 self.running.retain(|r| r.target != *target || r.step != *step);
             }
             Event::TargetFinished { target, outcome, .. } => {
@@ -204,6 +212,15 @@ impl Model {
 impl Running {
     fn name(&self) -> String {
         format!("{}:{}", self.target, self.step)
+    }
+}
+
+/// `jq-1.7.1-r0.apk  120 KiB of 160 KiB`.
+fn download(url: &str, done: u64, total: Option<u64>) -> String {
+    let name = url.rsplit('/').find(|part| !part.is_empty()).unwrap_or(url);
+    match total {
+        Some(total) => format!("{name}  {} of {}", size(done), size(total)),
+        None => format!("{name}  {}", size(done)),
     }
 }
 

@@ -59,7 +59,14 @@ impl Sink for JsonLines {
         }
         let mut written = output.to.write_all(&line);
         // Whoever follows the file sees steps start and end at once; ten thousand hits are not flushed singly.
-        if !matches!(event, Event::StepHit { .. } | Event::StepOutput { .. } | Event::TargetFinished { .. }) {
+        let frequent = matches!(
+            event,
+            Event::StepHit { .. }
+                | Event::StepOutput { .. }
+                | Event::TargetFinished { .. }
+                | Event::Download { .. }
+        );
+        if !frequent {
             written = written.and_then(|()| output.to.flush());
         }
         output.error = written.err();

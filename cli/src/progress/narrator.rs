@@ -46,6 +46,9 @@ impl Narrator {
                 let why = if why.is_empty() { String::new() } else { format!("  ({why})") };
                 Some(format!("{}  {target}:{step}{why}", Paint::Dim.on(self.color, "running")))
             }
+            Event::LockStarted { target, step, id } if self.verbosity > 0 => {
+                Some(format!("{}  {target}:{step}  ({id})", Paint::Dim.on(self.color, "locking")))
+            }
             Event::StepFinished { target, step, outcome: Outcome::Cancelled, .. } => {
                 Some(format!("{}  {target}:{step}", Paint::Yellow.on(self.color, "stopped")))
             }

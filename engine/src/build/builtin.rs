@@ -1,20 +1,53 @@
-//! Runs a builtin step: gives it its inputs, checks that it made what it declares.
+//! Runs a builtin step, or finds its pin: gives it its inputs, checks that it made what it declares.
 //! Knows no rule.
 
 use std::sync::Mutex;
 
-use mosbuild_cache::OutputKind;
+use mosbuild_cache::{OutputKind, Store};
 
 use super::Resolved;
 use super::worker::{Broken, Execution, Job};
-use crate::action::{Available, Builtin, BuiltinCx, OutKind, StepError};
+use crate::action::{Available, Builtin, BuiltinCx, Locking, OutKind, StepError};
 use crate::inputs::Source;
+use crate::lockfile::Pin;
 
 pub(super) fn run(job: &Job, work: &dyn Builtin, log: &mut Vec<u8>) -> Result<Execution, Broken> {
+    let made = with(job, log, |cx| work.run(cx))?;
+    for (name, kind) in work.outputs() {
+        let fits = made.outputs.get(&name).is_some_and(|o| {
+            matches!(
+                (o.kind, kind),
+                (OutputKind::Tree, OutKind::Tree) | (OutputKind::File { .. }, OutKind::File)
+            )
+        });
+        if !fits {
+            let text = format!("{} did not make its output {name}; this is a fault of mosbuild", work.name());
+            return Err(StepError::new(text).into());
+        }
+    }
+    Ok(Execution { outputs: made.outputs, facts: made.facts, notes: made.notes, sandboxed: true })
+}
+
+/// Finds the pin of the step's source.
+pub(super) fn lock(
+    job: &Job,
+    work: &dyn Builtin,
+    locking: &Locking<'_>,
+    log: &mut Vec<u8>,
+) -> Result<Pin, Broken> {
+    with(job, log, |cx| work.lock(cx, locking))
+}
+
+/// Gives a builtin its inputs, a folder of its own, and ears for what it says.
+fn with<T>(
+    job: &Job,
+    log: &mut Vec<u8>,
+    act: impl FnOnce(&BuiltinCx<'_>) -> Result<T, StepError>,
+) -> Result<T, Broken> {
     let scratch = job.store.scratch("builtin")?;
     let mut inputs = std::collections::BTreeMap::new();
     for (input, resolved) in job.node().step.inputs.iter().zip(&job.inputs) {
-        inputs.insert(input.name.clone(), available(job, resolved)?);
+        inputs.insert(input.name.clone(), available(&job.store, resolved)?);
     }
     let written = Mutex::new(Vec::new());
     let say = |line: &str| {
@@ -31,27 +64,18 @@ pub(super) fn run(job: &Job, work: &dyn Builtin, log: &mut Vec<u8>) -> Result<Ex
         scratch: scratch.path().to_owned(),
         log: &say,
         cancelled: &|| job.prepared.cancel.is_cancelled(),
+        pin: job.pin.as_ref(),
+        fetcher: &job.prepared.fetcher,
+        progress: &|url, done, total| job.download(url, done, total),
     };
-    let made = work.run(&cx);
+    let made = act(&cx);
     drop(cx);
     *log = written.into_inner().unwrap_or_default();
-    let made = made.map_err(|error| Broken { error: Box::new(error), log: log.clone() })?;
-    for (name, kind) in work.outputs() {
-        let fits = made.outputs.get(&name).is_some_and(|o| {
-            matches!(
-                (o.kind, kind),
-                (OutputKind::Tree, OutKind::Tree) | (OutputKind::File { .. }, OutKind::File)
-            )
-        });
-        if !fits {
-            let text = format!("{} did not make its output {name}; this is a fault of mosbuild", work.name());
-            return Err(StepError::new(text).into());
-        }
-    }
-    Ok(Execution { outputs: made.outputs, facts: made.facts, notes: made.notes, sandboxed: true })
+    made.map_err(|error| Broken { error: Box::new(error), log: log.clone() })
 }
 
-fn available(job: &Job, resolved: &Resolved) -> Result<Available, Broken> {
+/// An input as a builtin sees it.
+pub(super) fn available(store: &Store, resolved: &Resolved) -> Result<Available, StepError> {
     Ok(match resolved {
         Resolved::Source(source) => match &**source {
             Source::File { path, digest, size, executable } => Available::File {
@@ -69,7 +93,7 @@ fn available(job: &Job, resolved: &Resolved) -> Result<Available, Broken> {
                 Available::File { digest: output.digest, size: output.size, executable, path: None }
             }
             OutputKind::Tree => {
-                let tree = std::sync::Arc::new(job.store.get_tree(&output.digest)?);
+                let tree = std::sync::Arc::new(store.get_tree(&output.digest)?);
                 Available::Tree { tree, digest: output.digest, root: None }
             }
         },

@@ -2,7 +2,7 @@
 //! Knows no rule and no scheduling.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use mosbuild_cache::{
@@ -14,9 +14,12 @@ use super::worker::{Broken, Execution, Job};
 use crate::action::{
     Command, CommandOutput, DEPS_DIR, EnvVar, ExecutorKind, OUT_DIR, OutKind, Place, StepError, WORK_DIR,
 };
-use crate::exec::{self, CancelToken, End, Executor, JOBSERVER_READ, JOBSERVER_WRITE, Limits, Mount, Watch};
+use crate::exec::{
+    self, CancelToken, End, Executor, JOBSERVER_READ, JOBSERVER_WRITE, Limits, Mount, Owners, Watch,
+};
 use crate::inputs::{self, Source};
 use crate::plan::StepNode;
+use crate::rooted;
 
 /// A step laid out on disk, ready to run.
 struct Layout {
@@ -25,6 +28,9 @@ struct Layout {
     out: PathBuf,
     /// Host directories behind writable inputs that were empty, by sandbox path: outputs may lie there.
     writable: Vec<(String, PathBuf)>,
+    /// Of a command in a root of its own, that root and writable inputs: sandbox path, host directory, what was laid
+    /// out there.
+    roots: Vec<(String, PathBuf, Tree)>,
 }
 
 struct Listener<'a> {
@@ -63,7 +69,7 @@ pub(super) fn run(job: &Job, command: &Command, log: &mut Vec<u8>) -> Result<Exe
     if !outcome.success() {
         return Err(broken(explain(job, command, &outcome, log), log));
     }
-    let made = capture(job, command, &layout, log);
+    let made = capture(job, command, &layout, &outcome.owners, log);
     let (outputs, mut facts) = made.map_err(|error| broken(error, log))?;
     if command.console.is_some() {
         facts.insert("seconds".into(), format!("{:.1}", outcome.wall.as_secs_f64()));
@@ -177,6 +183,8 @@ fn lay_out(
     scratch: &mut Scratch,
 ) -> Result<Layout, StepError> {
     let host = command.executor == ExecutorKind::Host;
+    let rooted = node.step.is_rooted();
+    let (mut root, mut owners, mut roots) = (None, Vec::new(), Vec::new());
     let base = &scratch.path().to_owned();
     let (work, out) = (base.join("work"), base.join("out"));
     scratch.dir(&work)?;
@@ -184,7 +192,7 @@ fn lay_out(
     let mut mounts = Vec::new();
     let mut env: BTreeMap<OsString, OsString> = BTreeMap::new();
     let mut writable = Vec::new();
-    if !host {
+    if !host && !rooted {
         mounts.push(Mount::writable(&work, WORK_DIR));
         mounts.push(Mount::writable(&out, OUT_DIR));
     }
@@ -204,6 +212,18 @@ fn lay_out(
                 if path.starts_with(DEPS_DIR) {
                     env.insert(input.name.clone().into(), path.into());
                 }
+            }
+            Place::Root => {
+                let tree = tree_of(store, resolved)?;
+                owners = rooted::lay_out(store, &tree, &aside)?;
+                root = Some(aside.clone());
+                roots.push(("/".to_owned(), aside, tree));
+            }
+            Place::Writable(path) if rooted => {
+                let tree = tree_of(store, resolved)?;
+                lay_copy(store, &tree, &aside)?;
+                mounts.push(Mount::writable(&aside, path));
+                roots.push((path.clone(), aside, tree));
             }
             Place::Writable(path) => {
                 let tree = tree_of(store, resolved)?;
@@ -232,12 +252,18 @@ fn lay_out(
         (false, false) => command.cwd.clone().into(),
     };
     // On the host the step's scratch itself serves: a folder less to make.
-    let home = if host { base.to_owned() } else { PathBuf::from("/build/home") };
-    if !host {
+    let home = match (host, rooted) {
+        (true, _) => base.to_owned(),
+        (false, true) => PathBuf::from("/root"),
+        (false, false) => PathBuf::from("/build/home"),
+    };
+    if !host && !rooted {
         mounts.push(Mount::Tmpfs { at: home.clone(), size: 1 << 30 });
     }
     let path = if host {
         std::env::var_os("PATH").unwrap_or_default()
+    } else if rooted {
+        OsString::from("/usr/sbin:/usr/bin:/sbin:/bin")
     } else {
         let visible = prepared.host.layout(&command.tools)?;
         mounts.splice(0..0, visible.mounts);
@@ -254,6 +280,9 @@ fn lay_out(
         ("SOURCE_DATE_EPOCH", prepared.loaded.epoch.to_string().into()),
     ] {
         env.insert(name.into(), value);
+    }
+    if rooted {
+        env.remove(OsStr::new("OUT"));
     }
     for (name, value) in &command.env {
         let value = match value {
@@ -278,8 +307,8 @@ fn lay_out(
         argv,
         env: env.into_iter().collect(),
         cwd,
-        root: None,
-        owners: Vec::new(),
+        root,
+        owners,
         mounts,
         limits: Limits { time: command.timeout, memory: command.memory },
         log: base.join("log"),
@@ -291,7 +320,7 @@ fn lay_out(
         interactive: false,
         extra_devices: command.devices.iter().filter(|d| d.exists()).cloned().collect(),
     };
-    Ok(Layout { job, out, writable })
+    Ok(Layout { job, out, writable, roots })
 }
 
 /// Lays an input into the working directory: private copies, so that the step sees a snapshot and may write
@@ -314,7 +343,7 @@ fn lay_work(store: &Store, scratch: &mut Scratch, resolved: &Resolved, work: &Pa
                         }
                         Node::Symlink { target } => {
                             use std::os::unix::ffi::OsStrExt;
-                            scratch.symlink(std::ffi::OsStr::from_bytes(target), &to)?;
+                            scratch.symlink(OsStr::from_bytes(target), &to)?;
                         }
                         _ => {}
                     }
@@ -406,7 +435,13 @@ fn copy_of(
 
 type Captured = (BTreeMap<String, Output>, BTreeMap<String, String>);
 
-fn capture(job: &Job, command: &Command, layout: &Layout, log: &[u8]) -> Result<Captured, StepError> {
+fn capture(
+    job: &Job,
+    command: &Command,
+    layout: &Layout,
+    owners: &Owners,
+    log: &[u8],
+) -> Result<Captured, StepError> {
     let mut facts = BTreeMap::new();
     for (name, path) in &command.facts {
         let text = std::fs::read_to_string(layout.out.join(path))
@@ -421,7 +456,14 @@ fn capture(job: &Job, command: &Command, layout: &Layout, log: &[u8]) -> Result<
                 let kind = OutputKind::File { executable: false };
                 Output { kind, digest, size: log.len() as u64 }
             }
-            _ => capture_one(job, command, output, layout)?,
+            path => match layout.roots.iter().find(|(at, ..)| at == path) {
+                Some((_, dir, base)) => {
+                    let tree = rooted::capture(&job.store, dir, owners, base)?;
+                    let digest = job.store.put_tree(&tree)?;
+                    Output { kind: OutputKind::Tree, digest, size: tree.file_bytes() }
+                }
+                None => capture_one(job, command, output, layout)?,
+            },
         };
         outputs.insert(output.name.clone(), made);
     }

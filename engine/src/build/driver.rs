@@ -10,11 +10,13 @@ use std::time::{Instant, SystemTime};
 use mosbuild_cache::{ActionResult, Digest, Output, Store};
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::locking::{Standing, Wanted};
 use super::place;
 use super::verdict::Note;
-use super::worker::{self, Attempt, Job};
-use super::{BuildError, BuildOptions, Forecast, Predicted, Prepared, Report, Resolved, Workspace};
+use super::worker::{self, Attempt, Job, Purpose};
+use super::{BuildError, BuildOptions, Forecast, Goal, Predicted, Prepared, Report, Resolved, Workspace};
 use crate::events::{EVENTS_SCHEMA, Event, Sink};
+use crate::lockfile::Pin;
 use crate::plan::StepIx;
 use crate::run_record::{OutcomeCode, Reason, Runs, new_id};
 
@@ -53,7 +55,17 @@ pub(super) struct Driver<'a> {
     pub priority: Vec<u64>,
     pub evaluate: VecDeque<StepIx>,
     pub ready: BinaryHeap<(u64, Reverse<StepIx>)>,
+    /// As `ready`, of steps that wait for a network: they need no slot.
+    pub ready_to_wait: BinaryHeap<(u64, Reverse<StepIx>)>,
     pub running: usize,
+    /// Of those that run, how many wait for a network.
+    pub waiting: usize,
+    /// Sources whose pin is being found, with further steps that want it.
+    pub finding: BTreeMap<String, Vec<StepIx>>,
+    /// Steps whose pin is to be found, with what the lock has.
+    pub previous: BTreeMap<StepIx, Option<Pin>>,
+    /// Sources whose pin was found in this run.
+    pub locked: BTreeSet<String>,
     pub forced: Vec<bool>,
     pub rewound: BTreeSet<StepIx>,
     pub retried: BTreeSet<StepIx>,
@@ -71,6 +83,8 @@ pub(super) struct Driver<'a> {
 const SHORT: u64 = 50;
 /// How many.
 const AHEAD: usize = 2;
+/// Steps that wait for a network at once; the downloads of all of them are bounded by the fetcher.
+const WAITING: usize = 8;
 
 /// What a worker thread reports.
 pub(super) struct Finished {
@@ -89,9 +103,6 @@ pub(super) fn run(
 ) -> Result<Report, BuildError> {
     let prepared = Arc::new(prepared);
     let mut driver = Driver::new(workspace, prepared.clone(), store, options, sink.clone());
-    for id in &prepared.locked {
-        sink.event(&Event::Locked { id: id.clone() });
-    }
     for message in &prepared.warnings {
         sink.event(&Event::Warning { message: message.clone() });
     }
@@ -102,13 +113,14 @@ pub(super) fn run(
         steps: prepared.graph.steps.len(),
     });
     // A thread for each slot: what is handed out ahead waits in their queue, and whoever is done takes it at once.
-    let threads = prepared.pool.slots();
+    let waits = prepared.graph.steps.iter().any(|s| s.step.waits());
+    let threads = prepared.pool.slots() + if waits { WAITING } else { 0 };
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(threads).build()?;
     let mut placed = place::Placed::default();
     loop {
         runtime.block_on(driver.work())?;
-        if driver.interrupted || driver.stopping() {
+        if driver.interrupted || driver.stopping() || options.goal != Goal::Build {
             break;
         }
         match driver.place() {
@@ -127,6 +139,7 @@ pub(super) fn run(
     // A build that failed in part still leaves what it could build.
     if driver.stopping()
         && !driver.interrupted
+        && options.goal == Goal::Build
         && let Ok(done) = driver.place()
     {
         placed = done;
@@ -215,7 +228,12 @@ impl<'a> Driver<'a> {
             priority,
             evaluate,
             ready: BinaryHeap::new(),
+            ready_to_wait: BinaryHeap::new(),
             running: 0,
+            waiting: 0,
+            finding: BTreeMap::new(),
+            previous: BTreeMap::new(),
+            locked: BTreeSet::new(),
             forced,
             rewound: BTreeSet::new(),
             retried: BTreeSet::new(),
@@ -244,8 +262,13 @@ impl<'a> Driver<'a> {
                 }
             }
             let ahead = if self.typical < SHORT { AHEAD } else { 0 };
-            while self.running < slots + ahead && !self.stopping() && !self.interrupted {
-                let Some((_, Reverse(ix))) = self.ready.pop() else { break };
+            while !self.stopping() && !self.interrupted {
+                let next = match self.ready_to_wait.peek() {
+                    Some(_) if self.waiting < WAITING => self.ready_to_wait.pop(),
+                    _ if self.running - self.waiting < slots + ahead => self.ready.pop(),
+                    _ => None,
+                };
+                let Some((_, Reverse(ix))) = next else { break };
                 if matches!(self.states[ix as usize], State::Ready) {
                     self.start(ix, &sender);
                 }
@@ -276,16 +299,34 @@ impl<'a> Driver<'a> {
 
     /// Keys a step whose inputs are known and looks its result up.
     fn evaluate(&mut self, ix: StepIx) -> Result<(), BuildError> {
-        if !matches!(self.states[ix as usize], State::Waiting) {
+        let prepared = self.prepared.clone();
+        let wanted = prepared.wanted[ix as usize];
+        if !matches!(self.states[ix as usize], State::Waiting) || wanted == Wanted::No {
             return Ok(());
         }
-        let prepared = self.prepared.clone();
         let node = &prepared.graph.steps[ix as usize];
         let evaluator = prepared.evaluator(self.store);
         let Some(inputs) = evaluator.inputs(node, &|step, name| self.output(step, name)) else {
             return Ok(());
         };
-        let bytes = evaluator.record(node, &inputs)?.encode();
+        let pin = match self.standing(ix, &inputs) {
+            Ok(Standing::Unpinned) => None,
+            Ok(Standing::Pinned(_)) if wanted == Wanted::Pin => return Ok(()),
+            Ok(Standing::Pinned(pin)) => Some(pin),
+            Ok(Standing::Missing(previous)) => {
+                self.notes[ix as usize].reason = Reason::Unlocked;
+                self.find_pin(ix, inputs, previous);
+                return Ok(());
+            }
+            Err(error) => {
+                match error.lost {
+                    Some(digest) => self.lost(ix, digest, error),
+                    None => self.fail(ix, error, Vec::new(), None),
+                }
+                return Ok(());
+            }
+        };
+        let bytes = evaluator.record(node, &inputs, pin.as_ref())?.encode();
         let key = Digest::of(&bytes);
         let target = &prepared.loaded.targets[node.target as usize].name;
         let memory = self.workspace.memory.get(target, &node.step.name);
@@ -326,10 +367,19 @@ impl<'a> Driver<'a> {
             }
         };
         self.notes[ix as usize].reason = miss;
+        self.make_ready(ix, inputs);
+        Ok(())
+    }
+
+    /// Puts a step with known inputs into its queue.
+    pub(super) fn make_ready(&mut self, ix: StepIx, inputs: Vec<Resolved>) {
         self.inputs[ix as usize] = Some(inputs);
         self.states[ix as usize] = State::Ready;
-        self.ready.push((self.priority[ix as usize], Reverse(ix)));
-        Ok(())
+        let place = (self.priority[ix as usize], Reverse(ix));
+        match self.prepared.graph.steps[ix as usize].step.waits() {
+            true => self.ready_to_wait.push(place),
+            false => self.ready.push(place),
+        }
     }
 
     fn output(&self, step: StepIx, name: &str) -> Option<Output> {
@@ -345,7 +395,13 @@ impl<'a> Driver<'a> {
         if node.gated_by.iter().any(|g| !matches!(self.states[*g as usize], State::Done(..))) {
             return;
         }
-        let Some(key) = self.notes[ix as usize].key else { return };
+        let locking = self.previous.get(&ix).cloned();
+        // A step has no key before it has its pin.
+        let key = self.notes[ix as usize].key;
+        if locking.is_none() && key.is_none() {
+            return;
+        }
+        let key = key.unwrap_or(Digest([0; 32]));
         // A step that runs again, because a blob that it made is lost, was perhaps a hit before.
         let evaluator = self.prepared.evaluator(self.store);
         let inputs = self.inputs[ix as usize].take();
@@ -357,11 +413,22 @@ impl<'a> Driver<'a> {
         };
         let target = self.prepared.loaded.targets[node.target as usize].name.clone();
         let step = node.step.name.clone();
-        let started = Event::StepStarted { target, step, key: key.hex(), why: self.why_line(ix) };
+        let pin = match (&locking, self.standing(ix, &inputs)) {
+            (None, Ok(Standing::Pinned(pin))) => Some(pin),
+            _ => None,
+        };
+        let started = match &locking {
+            Some(_) => Event::LockStarted { target, step, id: node.step.pin.clone().unwrap_or_default() },
+            None => Event::StepStarted { target, step, key: key.hex(), why: self.why_line(ix) },
+        };
         self.states[ix as usize] = State::Running;
         self.running += 1;
+        self.waiting += usize::from(node.step.waits());
         let job = Job {
             ix,
+            purpose: locking.map_or(Purpose::Run, Purpose::Lock),
+            pin,
+            update: self.options.update.clone(),
             key,
             inputs,
             prepared: self.prepared.clone(),
@@ -386,6 +453,7 @@ impl<'a> Driver<'a> {
 
     fn finished(&mut self, finished: Finished) {
         self.running -= 1;
+        self.waiting -= usize::from(self.prepared.graph.steps[finished.ix as usize].step.waits());
         let Finished { ix, attempt, millis } = finished;
         // What it waited for its slot is no cost of the step.
         let millis = match &attempt {
@@ -393,10 +461,16 @@ impl<'a> Driver<'a> {
             _ => millis,
         };
         self.notes[ix as usize].millis = millis;
+        if !matches!(attempt, Attempt::NotStarted | Attempt::Locked(_)) {
+            self.pin_settled(ix);
+        }
         match attempt {
             Attempt::NotStarted => self.states[ix as usize] = State::Ready,
+            Attempt::Locked(pin) => self.found_pin(ix, *pin, millis),
             Attempt::Made(result) => {
-                self.typical = (self.typical * 3 + millis) / 4;
+                if !self.prepared.graph.steps[ix as usize].step.waits() {
+                    self.typical = (self.typical * 3 + millis) / 4;
+                }
                 self.forced[ix as usize] = false;
                 self.done(ix, result.into(), OutcomeCode::Ran, self.notes[ix as usize].reason.clone());
             }

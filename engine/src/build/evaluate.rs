@@ -9,6 +9,7 @@ use mosbuild_cache::{Digest, Node, Output, OutputKind, Store, Tree};
 use crate::action::{Command, EnvVar, ExecutorKind, Input, OutKind, Work};
 use crate::inputs::{Source, Sources};
 use crate::load::Loaded;
+use crate::lockfile::Pin;
 use crate::plan::{StepGraph, StepNode};
 use crate::record::{ActionRecord, Part, SCHEMA, Value};
 use crate::rule::Registry;
@@ -61,8 +62,13 @@ impl Evaluator<'_> {
         node.step.inputs.iter().map(|i| resolve(&i.from)).collect()
     }
 
-    /// The record of a step whose inputs are known.
-    pub fn record(&self, node: &StepNode, inputs: &[Resolved]) -> Result<ActionRecord, std::io::Error> {
+    /// The record of a step whose inputs, and pin if it has one, are known.
+    pub fn record(
+        &self,
+        node: &StepNode,
+        inputs: &[Resolved],
+        pin: Option<&Pin>,
+    ) -> Result<ActionRecord, std::io::Error> {
         let mut record = ActionRecord::default();
         let rule = &self.loaded.targets[node.target as usize].rule;
         record.set(Part::Schema, Value::Number(u64::from(SCHEMA)));
@@ -77,11 +83,14 @@ impl Evaluator<'_> {
             Work::Builtin(b) => {
                 record.text(Part::Builtin, b.name());
                 record.set(Part::BuiltinVersion, Value::Number(u64::from(b.version())));
+                for (name, value) in pin.map(|pin| b.pinned(pin)).unwrap_or_default() {
+                    record.text(Part::Param(name), value);
+                }
                 for (name, kind) in b.outputs() {
                     record.text(Part::Output(name), kind_text(kind));
                 }
             }
-            Work::Command(c) => self.command(&mut record, c),
+            Work::Command(c) => self.command(&mut record, c, node.step.is_rooted()),
         }
         for (input, resolved) in node.step.inputs.iter().zip(inputs) {
             if matches!(node.step.work, Work::Command(_)) {
@@ -92,7 +101,7 @@ impl Evaluator<'_> {
         Ok(record)
     }
 
-    fn command(&self, record: &mut ActionRecord, c: &Command) {
+    fn command(&self, record: &mut ActionRecord, c: &Command, rooted: bool) {
         record.set(Part::Argv, Value::List(c.argv.clone()));
         if let Some(script) = &c.script {
             record.text(Part::Script, script);
@@ -121,7 +130,8 @@ impl Evaluator<'_> {
         for (name, value) in &c.env {
             record.set(Part::Env(name.clone()), self.env(value));
         }
-        let base = (c.executor == ExecutorKind::Sandbox).then_some(crate::tools::BASE);
+        // A command in a root of its own sees no tool of the host.
+        let base = (c.executor == ExecutorKind::Sandbox && !rooted).then_some(crate::tools::BASE);
         for tool in c.tools.iter().map(String::as_str).chain(base) {
             if let Some(identity) = self.tools.get(tool) {
                 record.set(Part::Tool(tool.to_owned()), tool_value(identity));

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::place::Placed;
-use super::{BuildOptions, Prepared, Report, Site, Workspace};
+use super::{BuildOptions, Goal, Prepared, Report, Site, Workspace};
 use crate::events::{EVENTS_SCHEMA, Event, Outcome, Sink};
 use crate::framed;
 use crate::lockfile;
@@ -106,7 +106,7 @@ pub(super) fn unchanged(
     sink: &dyn Sink,
     started: Instant,
 ) -> Option<Report> {
-    if !options.force.is_empty() || options.no_cache {
+    if !options.force.is_empty() || options.no_cache || options.goal != Goal::Build {
         return None;
     }
     let dirs = site.dirs();
@@ -151,7 +151,7 @@ pub(super) fn unchanged(
     let _ = runs.write(&head, [].into_iter(), &BTreeMap::new());
     let finished = Event::RunFinished { built: 0, cached: head.cached, failed: 0, millis: head.millis };
     sink.event(&finished);
-    Some(Report { head, placed: stamp.placed, failed: Vec::new() })
+    Some(Report { head, placed: stamp.placed, failed: Vec::new(), pins: None })
 }
 
 /// Writes the stamp of a complete build.
@@ -181,7 +181,7 @@ pub(super) fn remember(
     // that young.
     let began = began.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as i128);
     let ours = |p: &PathBuf| {
-        p.starts_with(&workspace.dirs.dist) || !prepared.locked.is_empty() && p.ends_with(lockfile::FILE_NAME)
+        p.starts_with(&workspace.dirs.dist) || prepared.pins_changed() && p.ends_with(lockfile::FILE_NAME)
     };
     if !stats.iter().all(|(p, s)| ours(p) || s.settled(began)) {
         let _ = std::fs::remove_file(&path);

@@ -6,6 +6,7 @@ mod command;
 mod driver;
 mod evaluate;
 mod fresh;
+mod locking;
 mod place;
 mod prepare;
 mod rewind;
@@ -23,9 +24,22 @@ pub use evaluate::{Evaluator, INLINE_FILES, Resolved};
 pub use prepare::{Prepared, Site, Workspace, named, prepare};
 
 use crate::events::Sink;
-use crate::load::Diagnostics;
+use crate::load::{Diagnostics, Mirror};
+use crate::lockfile::{Pins, Update};
 use crate::rule::PlanError;
 use crate::run_record::{RunHead, StepRun};
+
+/// What a run is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Goal {
+    /// The requested targets, placed in dist/.
+    #[default]
+    Build,
+    /// Pins of all sources of the requested targets, and what has to be built to find them.
+    Lock,
+    /// All that the requested targets download.
+    Fetch,
+}
 
 /// What to build and how.
 #[derive(Clone, Default)]
@@ -44,6 +58,12 @@ pub struct BuildOptions {
     pub offline: bool,
     /// Results are neither looked up nor stored.
     pub no_cache: bool,
+    /// What the run is for.
+    pub goal: Goal,
+    /// Pins to be found anew.
+    pub update: Update,
+    /// Tried before the workspace's own mirrors: the user's.
+    pub mirrors: Vec<Mirror>,
     /// The command line, for the run record.
     pub args: Vec<String>,
     /// Profile, for the run record.
@@ -59,6 +79,8 @@ pub struct Report {
     pub placed: Vec<PathBuf>,
     /// Names of failed targets, and of those skipped because of them.
     pub failed: Vec<String>,
+    /// The lock before and after; none where nothing was planned.
+    pub pins: Option<(Pins, Pins)>,
 }
 
 /// What a build would do with a target.
@@ -166,6 +188,6 @@ pub fn predict(
     store: &Store,
     options: &BuildOptions,
 ) -> Result<Predicted, BuildError> {
-    let prepared = prepare::prepare_with(workspace, store, options, false)?;
+    let prepared = prepare(workspace, store, options)?;
     driver::predict(workspace, prepared, store, options)
 }

@@ -3,14 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use mosbuild_cache::{Digest, StatCache, State, Store};
 
 use super::evaluate::Evaluator;
-use super::{BuildError, BuildOptions};
+use super::locking::{Wanted, wanted};
+use super::{BuildError, BuildOptions, Goal};
 use crate::action::{EnvVar, ExecutorKind, Input, Work};
 use crate::exec::{CancelToken, jobserver::Pool};
+use crate::fetch::{FetchOptions, Fetcher};
 use crate::inputs::Sources;
 use crate::load::{Diagnostics, LoadOptions, Loaded};
 use crate::lockfile::{Missing, Pins};
@@ -114,8 +116,12 @@ pub struct Prepared {
     pub pool: Arc<Pool>,
     /// Set by an interrupt.
     pub cancel: CancelToken,
-    /// Sources added to mosbuild.lock now.
-    pub locked: Vec<String>,
+    /// The lock as it was, and as it is by now.
+    pub pins: (Pins, Mutex<Pins>),
+    /// What is wanted of each step.
+    pub wanted: Vec<Wanted>,
+    /// Downloads.
+    pub fetcher: Fetcher,
     /// Worth saying before the build starts.
     pub warnings: Vec<String>,
     /// Host environment variables that entered keys.
@@ -138,41 +144,24 @@ impl Prepared {
     }
 }
 
-/// Plans, locks, hashes and identifies; refuses what is missing.
+/// Plans, hashes and identifies; refuses what is missing.
 pub fn prepare(
     workspace: &mut Workspace,
     store: &Store,
     options: &BuildOptions,
 ) -> Result<Prepared, BuildError> {
-    prepare_with(workspace, store, options, true)
-}
-
-/// The same; pins found on the way are written to mosbuild.lock or, in a dry run, forgotten.
-pub(super) fn prepare_with(
-    workspace: &mut Workspace,
-    store: &Store,
-    options: &BuildOptions,
-    write_lock: bool,
-) -> Result<Prepared, BuildError> {
     let secret_key = secret_key(store.root())?;
     workspace.memory.of_store(Digest::of(&secret_key));
-    let requested = requested(&workspace.loaded, &options.requested)?;
+    let requested = requested(&workspace.loaded, &options.requested, options.goal)?;
     let closure = plan::closure(&workspace.loaded, &requested);
     Arc::make_mut(&mut workspace.loaded).expand(&closure)?;
     let loaded = workspace.loaded.clone();
     for name in &options.force {
         named(&loaded, name)?;
     }
-    let missing = match (options.locked, options.offline) {
-        (true, _) => Missing::Locked,
-        (false, true) => Missing::Offline,
-        (false, false) => Missing::Make,
-    };
-    let mut pins = Pins::read(&workspace.dirs.root, missing)?;
-    let planned = plan::plan(&loaded, &workspace.site.registry, &mut pins, closure);
-    if write_lock {
-        pins.write(&workspace.dirs.root)?;
-    }
+    let missing = if options.locked { Missing::Locked } else { Missing::Make };
+    let pins = Pins::read(&workspace.dirs.root, missing)?;
+    let planned = plan::plan(&loaded, &workspace.site.registry, closure);
     let graph = planned.map_err(|errors| BuildError {
         exit: errors.iter().map(|(_, e)| e.exit).max().unwrap_or(2),
         diagnostics: None,
@@ -186,18 +175,26 @@ pub(super) fn prepare_with(
             .collect(),
     })?;
 
+    let active = wanted(&graph, options.goal);
+    locked(&graph, &active, &pins)?;
+
     let mut wanted: Vec<(u32, Input)> = Vec::new();
     let mut tool_names = BTreeSet::new();
     let mut host_env = BTreeSet::new();
     let mut sandboxed = false;
-    for node in &graph.steps {
+    for (node, active) in graph.steps.iter().zip(&active) {
+        if *active == Wanted::No {
+            continue;
+        }
         for input in &node.step.inputs {
             if !matches!(input.from, Input::Upstream { .. } | Input::Step { .. }) {
                 wanted.push((node.target, input.from.clone()));
             }
         }
         if let Work::Command(c) = &node.step.work {
-            tool_names.extend(c.tools.iter().cloned());
+            if *active == Wanted::Run {
+                tool_names.extend(c.tools.iter().cloned());
+            }
             sandboxed |= c.executor == ExecutorKind::Sandbox;
             host_env.extend(c.env.values().filter_map(|v| match v {
                 EnvVar::Host { name, .. } => Some(name.clone()),
@@ -224,8 +221,10 @@ pub(super) fn prepare_with(
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         n => n,
     };
-    let counted =
-        graph.closure.iter().copied().filter(|t| !graph.of_target[*t as usize].is_empty()).collect();
+    let has_steps = |t: &u32| graph.of_target[*t as usize].iter().any(|s| active[*s as usize] != Wanted::No);
+    let counted = graph.closure.iter().copied().filter(has_steps).collect();
+    let mirrors = options.mirrors.iter().chain(&loaded.mirrors).cloned().collect();
+    let fetch = FetchOptions { mirrors, offline: options.offline, ..FetchOptions::default() };
     let mut warnings = Vec::new();
     if let Some(reason) = workspace.state.degraded() {
         warnings.push(format!("{reason}; this build is slower, not wrong"));
@@ -237,7 +236,9 @@ pub(super) fn prepare_with(
         secret_key,
         pool: Arc::new(Pool::new(jobs)?),
         cancel: CancelToken::new()?,
-        locked: pins.added,
+        pins: (pins.clone(), Mutex::new(pins)),
+        wanted: active,
+        fetcher: Fetcher::new(fetch),
         loaded,
         graph,
         requested,
@@ -249,11 +250,32 @@ pub(super) fn prepare_with(
     })
 }
 
+/// With `--locked`, says of every source at once that it is not in the lock.
+fn locked(graph: &StepGraph, active: &[Wanted], pins: &Pins) -> Result<(), BuildError> {
+    let mut errors: Vec<(String, Vec<String>)> = Vec::new();
+    for (node, active) in graph.steps.iter().zip(active) {
+        if let (Some(id), true) = (&node.step.pin, *active != Wanted::No)
+            && pins.get(id).is_none()
+            && let Err(e) = pins.may_make(id)
+            && errors.iter().all(|(message, _)| *message != e.message)
+        {
+            errors.push((e.message, e.help));
+        }
+    }
+    match errors.is_empty() {
+        true => Ok(()),
+        false => Err(BuildError { exit: 4, errors, diagnostics: None }),
+    }
+}
+
 /// The requested targets, or the default ones; where there is no default, those that no other target refers to, as
-/// ninja takes them.
-pub(super) fn requested(loaded: &Loaded, names: &[String]) -> Result<Vec<u32>, BuildError> {
+/// ninja takes them; all for a lock or a fetch.
+pub(super) fn requested(loaded: &Loaded, names: &[String], goal: Goal) -> Result<Vec<u32>, BuildError> {
     if !names.is_empty() {
         return names.iter().map(|n| named(loaded, n)).collect();
+    }
+    if goal != Goal::Build {
+        return Ok(loaded.order.clone());
     }
     match loaded.default.is_empty() {
         false => Ok(loaded.default.clone()),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use mosbuild_cache::Digest;
 
 use super::driver::{Driver, State};
-use super::{BuildError, Report, fresh, place};
+use super::{BuildError, Goal, Report, fresh, place};
 use crate::action::{StepError, StepInput};
 use crate::events::{Event, Outcome};
 use crate::plan::StepIx;
@@ -137,6 +137,7 @@ impl Driver<'_> {
             Reason::Hit | Reason::NotReached => String::new(),
             Reason::Forced => "forced".into(),
             Reason::NoCache => "--no-cache".into(),
+            Reason::Unlocked => "its source is not in mosbuild.lock as it is asked for".into(),
             Reason::New => "never built here".into(),
             Reason::FailedBefore => "failed before".into(),
             Reason::ResultGone => "its result is gone from the store".into(),
@@ -197,8 +198,10 @@ impl Driver<'_> {
         };
         let failed_names = self.failed.iter().map(name).collect();
         self.record(&head);
-        self.sink.event(&Event::RunFinished { built, cached, failed, millis: head.millis });
-        if self.exit == 0 && !self.options.no_cache {
+        if self.options.goal == Goal::Build {
+            self.sink.event(&Event::RunFinished { built, cached, failed, millis: head.millis });
+        }
+        if self.exit == 0 && !self.options.no_cache && self.options.goal == Goal::Build {
             fresh::remember(self.workspace, &prepared, self.options, &head, &placed, began);
         }
         std::thread::scope(|scope| {
@@ -208,7 +211,9 @@ impl Driver<'_> {
             }
             self.workspace.save();
         });
-        Ok(Report { head, placed: placed.all, failed: failed_names })
+        let before = prepared.pins.0.clone();
+        let pins = prepared.pins.1.lock().ok().map(|now| (before, now.clone()));
+        Ok(Report { head, placed: placed.all, failed: failed_names, pins })
     }
 
     /// Writes the run's record; a disk that refuses it costs `why`, not the build.

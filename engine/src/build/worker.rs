@@ -8,18 +8,30 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use mosbuild_cache::{ActionResult, Digest, Store};
 
 use super::{Prepared, Resolved, builtin, command};
-use crate::action::{StepError, Work};
+use crate::action::{Locking, StepError, Work};
 use crate::events::{Event, Sink};
+use crate::lockfile::{Pin, Update};
 use crate::plan::{StepIx, StepNode};
 
 /// How many last lines of output a failure shows.
 pub(super) const TAIL: usize = 25;
 
+/// What a worker is to do with a step.
+pub(super) enum Purpose {
+    /// Find its pin; this is what the lock has.
+    Lock(Option<Pin>),
+    /// Run it.
+    Run,
+}
+
 /// A step handed to a worker.
 pub(super) struct Job {
     pub ix: StepIx,
+    pub purpose: Purpose,
     pub key: Digest,
     pub inputs: Vec<Resolved>,
+    /// Of a step that has one; not while it is being found.
+    pub pin: Option<Pin>,
     pub prepared: Arc<Prepared>,
     pub store: Store,
     pub sink: Arc<dyn Sink>,
@@ -28,6 +40,8 @@ pub(super) struct Job {
     /// Set when no further step is to start.
     pub stop: Arc<AtomicBool>,
     pub run: String,
+    /// Pins that are to be found anew.
+    pub update: Update,
     /// A result that another process stored meanwhile must not be taken (forced, lost blob).
     pub fresh_only: bool,
     /// Whether the result is stored for other runs.
@@ -42,6 +56,8 @@ pub(super) enum Attempt {
     Made(Box<ActionResult>),
     /// Another process made it while this one waited.
     FoundMeanwhile(Box<ActionResult>),
+    /// Its pin was found.
+    Locked(Box<Pin>),
     /// Nothing was done: no further step is to start.
     NotStarted,
     /// It failed.
@@ -78,6 +94,16 @@ impl Job {
         &self.prepared.loaded.targets[self.node().target as usize].name
     }
 
+    pub(super) fn download(&self, url: &str, done: u64, total: Option<u64>) {
+        self.sink.event(&Event::Download {
+            target: self.target().to_owned(),
+            step: self.node().step.name.clone(),
+            url: url.to_owned(),
+            done,
+            total,
+        });
+    }
+
     pub(super) fn line(&self, line: &str) {
         self.sink.event(&Event::StepOutput {
             target: self.target().to_owned(),
@@ -89,9 +115,12 @@ impl Job {
 
 /// Runs the step.
 pub(super) fn run(job: &Job) -> Attempt {
-    let slot = match job.prepared.pool.acquire() {
-        Ok(slot) => slot,
-        Err(e) => return failed(job, e.into()),
+    let slot = match job.node().step.waits() {
+        true => None,
+        false => match job.prepared.pool.acquire() {
+            Ok(slot) => Some(slot),
+            Err(e) => return failed(job, e.into()),
+        },
     };
     if job.prepared.cancel.is_cancelled() {
         return failed(job, StepError::new("interrupted").into());
@@ -100,6 +129,15 @@ pub(super) fn run(job: &Job) -> Attempt {
         return Attempt::NotStarted;
     }
     job.sink.event(&job.started);
+    let mut log = Vec::new();
+    if let (Purpose::Lock(previous), Work::Builtin(work)) = (&job.purpose, &job.node().step.work) {
+        let anew = job.update.takes(job.target());
+        let locking = Locking { previous: previous.as_ref(), update: &job.update, anew };
+        return match builtin::lock(job, &**work, &locking, &mut log) {
+            Ok(pin) => Attempt::Locked(Box::new(pin)),
+            Err(broken) => failed(job, broken),
+        };
+    }
     let lock = match job.store.lock_key(&job.key) {
         Ok(lock) => lock,
         Err(e) => return failed(job, e.into()),
@@ -113,7 +151,6 @@ pub(super) fn run(job: &Job) -> Attempt {
         return Attempt::FoundMeanwhile(Box::new(result));
     }
     let started = std::time::Instant::now();
-    let mut log = Vec::new();
     let attempt = match &job.node().step.work {
         Work::Builtin(work) => builtin::run(job, &**work, &mut log),
         Work::Command(command) => command::run(job, command, &mut log),

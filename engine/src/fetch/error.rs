@@ -77,6 +77,14 @@ pub enum FetchError {
 }
 
 impl FetchError {
+    /// The URL of a file that no place which could be reached has.
+    pub fn absent(&self) -> Option<&str> {
+        match self {
+            FetchError::Failed { url, tried } if tried.iter().any(|t| t.absent) => Some(url),
+            _ => None,
+        }
+    }
+
     /// Exit class: 4 a source could not be fetched, 1 this machine's trouble, or interrupted.
     pub fn exit(&self) -> u8 {
         match self {

@@ -131,6 +131,11 @@ impl Fetcher {
         Fetcher { options, http: OnceLock::new(), permits }
     }
 
+    /// Whether the network may not be used.
+    pub fn offline(&self) -> bool {
+        self.options.offline
+    }
+
     /// Fetches a file into the store; returns when it is there.
     pub fn fetch(&self, store: &Store, request: &Request, watch: &dyn Watch) -> Result<Fetched, FetchError> {
         let Request { url, expected, max_size } = request;

@@ -18,27 +18,34 @@ use super::{FetchError, Fetcher, listing};
 const LISTING_LIMIT: u64 = 32 << 20;
 
 impl Fetcher {
-    /// The bytes of a small file, of at most `limit` bytes; `None` if every place was reached and none has it.
+    /// The bytes of a small file, of at most `limit` bytes; `None` if no
+    /// place that could be reached has it, and one could.
     pub fn small(&self, url: &str, limit: u64, watch: &dyn Watch) -> Result<Option<Vec<u8>>, FetchError> {
+        let mut patient = true;
         let result = self.each_place(url, None, watch, &mut |scheme, place| match scheme {
             Scheme::File(path) => read(path, limit).map_err(|e| unreadable(&e).into()),
             Scheme::Http => {
                 let http = self.http()?;
-                Ok(http.wait(body(http, place, limit, watch))?.0)
+                let body = http.wait(body(http, place, limit, patient, watch));
+                patient &= !is_absent(&body);
+                Ok(body?.0)
             }
         });
         unless_absent(result)
     }
 
-    /// The names in the folder that `url` stands for, sorted, folders with a `/` at the end; `None` if every place was
-    /// reached and none has it. A server must show an index page.
+    /// The names in the folder that `url` stands for, sorted, folders with a `/` at the end; `None` if no place
+    /// that could be reached has it, and one could. A server must show an index page.
     pub fn listing(&self, url: &str, watch: &dyn Watch) -> Result<Option<Vec<String>>, FetchError> {
         let url = format!("{}/", url.trim_end_matches('/'));
+        let mut patient = true;
         let result = self.each_place(&url, None, watch, &mut |scheme, place| match scheme {
             Scheme::File(path) => names(path).map_err(|e| unreadable(&e).into()),
             Scheme::Http => {
                 let http = self.http()?;
-                let (page, folder, html) = http.wait(body(http, place, LISTING_LIMIT, watch))?;
+                let body = http.wait(body(http, place, LISTING_LIMIT, patient, watch));
+                patient &= !is_absent(&body);
+                let (page, folder, html) = body?;
                 if !html {
                     return Err(Trouble::new("it is no index page: its content is no HTML").into());
                 }
@@ -52,7 +59,8 @@ impl Fetcher {
 fn unless_absent<T>(result: Result<T, FetchError>) -> Result<Option<T>, FetchError> {
     match result {
         Ok(found) => Ok(Some(found)),
-        Err(FetchError::Failed { tried, .. }) if tried.iter().all(|t| t.absent) => Ok(None),
+        // A mirror without it is answer enough where the original cannot be reached.
+        Err(e) if e.absent().is_some() => Ok(None),
         Err(e) => Err(e),
     }
 }
@@ -86,12 +94,23 @@ fn names(path: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// A body, the URL that it came from in the end, and whether it is HTML.
-async fn body(http: &Http, place: &str, limit: u64, watch: &dyn Watch) -> Result<(Vec<u8>, Url, bool), Stop> {
+fn is_absent<T>(result: &Result<T, Stop>) -> bool {
+    matches!(result, Err(Stop::Place(trouble)) if trouble.absent)
+}
+
+/// A body, the URL that it came from in the end, and whether it is HTML. Tried once if not `patient`: another place has
+/// said already that there is none.
+async fn body(
+    http: &Http,
+    place: &str,
+    limit: u64,
+    patient: bool,
+    watch: &dyn Watch,
+) -> Result<(Vec<u8>, Url, bool), Stop> {
     let mut tries = http.tries();
     loop {
         match once(http, place, limit, watch).await {
-            Err(Stop::Place(trouble)) => tries.again(trouble, false, place, watch).await?,
+            Err(Stop::Place(trouble)) if patient => tries.again(trouble, false, place, watch).await?,
             other => return other,
         }
     }

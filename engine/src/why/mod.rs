@@ -283,6 +283,10 @@ impl<'a> Explainer<'a> {
                 let (old, new) = (short(digest), Some(state.into()));
                 found.push(plain(Gate::BlobLost, &subject, "removed", old, new));
             }
+            Reason::Unlocked => {
+                let subject = "its source is not in mosbuild.lock as it is asked for";
+                found.push(plain(Gate::Spec, subject, "value", None, None));
+            }
             Reason::Hit | Reason::KeyChanged | Reason::New | Reason::NotReached => {}
         }
         let (old, new) = match (self.baseline(step), step.key) {

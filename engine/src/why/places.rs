@@ -9,7 +9,6 @@ use mosbuild_cache::Digest;
 
 use crate::action::Input;
 use crate::load::{LoadOptions, Loaded};
-use crate::lockfile::{Missing, Pins};
 use crate::plan;
 use crate::rule::Registry;
 
@@ -31,8 +30,7 @@ impl Places {
 
     fn planned(loaded: &Loaded, registry: &Registry, target: &str) -> Option<Places> {
         let closure = plan::closure(loaded, &[loaded.target_index(target)?]);
-        let mut pins = Pins::read(&loaded.root, Missing::Offline).ok()?;
-        let graph = plan::plan(loaded, registry, &mut pins, closure).ok()?;
+        let graph = plan::plan(loaded, registry, closure).ok()?;
         let mut taken = HashMap::new();
         for node in &graph.steps {
             let target = &loaded.targets[node.target as usize].name;

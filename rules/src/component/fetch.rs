@@ -1,19 +1,18 @@
 //! A published crate as a source: found through cargo, pinned in mosbuild.lock, fetched again by its pin.
 //! Knows how `cargo vendor` leaves a crate; knows no registry and no host name.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use mosbuild_engine::action::{Builtin, BuiltinCx, Input, Made, OutKind, StepError};
+use mosbuild_engine::action::{Builtin, BuiltinCx, Input, Locking, Made, OutKind, StepError};
+use mosbuild_engine::lockfile::Pin;
 use mosbuild_engine::plan::Planner;
-use mosbuild_engine::rule::PlanError;
 use serde_json::Value as Json;
 use sha2::{Digest as _, Sha256};
 use toml::{Table, Value};
 
 use super::host::HostCargo;
 use crate::source::CrateSource;
-use crate::steps::{builtin, fetched, made, tree_output};
+use crate::steps::{fetched, locked, made, tree_output};
 
 /// Name of the package that asks for the crate; no crate is called so.
 const ASKING: &str = "mosbuild-asks-for-a-crate";
@@ -29,36 +28,17 @@ struct Fetched {
     cargo_lock: String,
 }
 
-/// Finds what `version` of a crate stands for: the fields of its pin.
-fn pin(workspace: &Path, name: &str, version: &str) -> Result<BTreeMap<String, String>, StepError> {
-    let scratch = tempfile::tempdir()?;
-    let cargo = HostCargo { workspace, log: &|_| {}, cancelled: &|| false };
-    let got = fetch(&cargo, scratch.path(), name, version)?;
-    Ok([("version", got.version), ("checksum", got.checksum), ("cargo_lock", got.cargo_lock)]
-        .map(|(k, v)| (k.to_owned(), v))
-        .into())
-}
-
-/// The step that fetches a crate by its pin: the crate's tree, and the version that the pin has.
-pub fn plan(planner: &mut Planner<'_>, source: &CrateSource) -> Result<(Input, String), PlanError> {
+/// The step that brings a crate in: its tree.
+pub fn plan(planner: &mut Planner<'_>, source: &CrateSource) -> Input {
     let CrateSource { name, version } = source;
-    let workspace = planner.root().to_owned();
-    let made_pin = |e: StepError| PlanError { message: e.message, help: e.help, exit: e.exit };
-    let pin = planner
-        .pin(&format!("crate {name} {version}"), || pin(&workspace, name, version).map_err(made_pin))?;
-    let field = |key: &str| pin.get(key).map(String::as_str).unwrap_or_default();
-    let version = field("version").to_owned();
-    let fields = [
-        ("crate", name.clone()),
-        ("version", version.clone()),
-        ("checksum", field("checksum").to_owned()),
-        ("cargo_lock", field("cargo_lock").to_owned()),
-    ];
-    let step = planner.step(builtin("source", FetchCrate { workspace }, Vec::new(), &fields));
-    Ok((made(step, "source"), version))
+    let work = FetchCrate { workspace: planner.root().to_owned() };
+    let params = [("crate", name.clone()), ("requirement", version.clone())];
+    let step = planner.step(locked("source", format!("crate {name} {version}"), work, Vec::new(), &params));
+    made(step, "source")
 }
 
-/// Fetches a pinned crate. Params: `crate`, `version`, `checksum`, `cargo_lock`; output `source`.
+/// Brings a published crate in. Params `crate` and `requirement`; pin `version`, `checksum` (of the .crate) and
+/// `cargo_lock` (SHA-256 of its Cargo.lock); output `source`.
 pub struct FetchCrate {
     /// Directory whose cargo configuration is honoured; in no key, as the checksum says what is right.
     pub workspace: PathBuf,
@@ -77,13 +57,29 @@ impl Builtin for FetchCrate {
         vec![("source".into(), OutKind::Tree)]
     }
 
+    fn waits(&self) -> bool {
+        true
+    }
+
+    fn lock(&self, cx: &BuiltinCx<'_>, _: &Locking<'_>) -> Result<Pin, StepError> {
+        let (name, requirement) = (cx.param("crate"), cx.param("requirement"));
+        if cx.fetcher.offline() {
+            let text = format!("crate {name} {requirement} is not in mosbuild.lock, and --offline was given");
+            return Err(StepError::new(text).help("run `mosbuild lock` while online").exit(4));
+        }
+        let cargo = HostCargo { workspace: &self.workspace, log: cx.log, cancelled: cx.cancelled };
+        let got = fetch(&cargo, &cx.scratch, name, requirement)?;
+        Ok(Pin::of([("version", got.version), ("checksum", got.checksum), ("cargo_lock", got.cargo_lock)]))
+    }
+
     fn run(&self, cx: &BuiltinCx<'_>) -> Result<Made, StepError> {
-        let (name, version) = (cx.param("crate"), cx.param("version"));
+        let pin = cx.pin()?;
+        let (name, version) = (cx.param("crate"), pin.field("version"));
         let cargo = HostCargo { workspace: &self.workspace, log: cx.log, cancelled: cx.cancelled };
         let got = fetch(&cargo, &cx.scratch, name, version)?;
         for (what, locked, now) in [
-            ("its checksum", cx.param("checksum"), &got.checksum),
-            ("the digest of its Cargo.lock", cx.param("cargo_lock"), &got.cargo_lock),
+            ("its checksum", pin.field("checksum"), &got.checksum),
+            ("the digest of its Cargo.lock", pin.field("cargo_lock"), &got.cargo_lock),
         ] {
             if locked != now {
                 return Err(StepError::new(format!(

@@ -3,7 +3,8 @@
 //!
 //! | step | in | does | runs again when |
 //! |---|---|---|---|
-//! | source | the pin | fetches a published crate | the pin changes |
+//! | source | the pin | fetches a published crate or an archive | the pin changes |
+//! | unpack | the archive | the source as a tree | it changes |
 //! | prepare | the source | makes the stub: manifests, Cargo.lock, empty targets | any file of the source changes |
 //! | vendor | the stub | fetches all that Cargo.lock names | a manifest or Cargo.lock changes |
 //! | deps | stub, vendor | compiles dependencies only | as above, or a flag or tool changes |
@@ -41,13 +42,14 @@ use crate::one_or_many::OneOrMany;
 use crate::source::Source;
 use crate::steps::{at, builtin, command, made, read, writable};
 use crate::tools;
+use crate::unpack::UnpackSource;
 use fields::Install;
 
 /// A program of one's own, statically linked.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Component {
-    /// Where it comes from: `{crate, version}` or `{path}`.
+    /// Where it comes from: `{crate, version}`, `{url}` of an archive, or `{path}`.
     source: Source,
     /// Folder of the package within the source.
     #[serde(default)]
@@ -108,7 +110,11 @@ impl Rule for Component {
         if uses_rust {
             host::require_target(planner.root(), &target)?;
         }
-        let (source, version) = self.source.plan(planner)?;
+        let mut source = self.source.plan(planner);
+        if self.source.is_archive() {
+            let unpack = builtin("unpack", UnpackSource, vec![read("source", source)], &[]);
+            source = made(planner.step(unpack), "source");
+        }
         let prepare = planner.step(builtin(
             "prepare",
             prepare::Prepare { cargo: self.build.is_none() },
@@ -116,7 +122,7 @@ impl Rule for Component {
             &[
                 ("package", package.into()),
                 ("subdir", subdir.into()),
-                ("version", version.unwrap_or_default()),
+                ("crate", if matches!(self.source, Source::Crate(_)) { "yes" } else { "" }.into()),
             ],
         ));
         let env = env::environment(&self.env);

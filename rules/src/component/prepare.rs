@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use mosbuild_cache::{Node, Store, Tree};
-use mosbuild_engine::action::{Available, Builtin, BuiltinCx, Made, OutKind, StepError};
+use mosbuild_engine::action::{Builtin, BuiltinCx, Made, OutKind, StepError};
 
 use super::manifest::{self, SourceTree, Stub};
 use crate::steps::{file_entry, file_output, tree_of, tree_output};
@@ -13,7 +13,8 @@ use crate::steps::{file_entry, file_output, tree_of, tree_output};
 const LARGEST_TEXT: u64 = 16 << 20;
 
 /// Input `source`; outputs `source`, and with cargo `stub`, `members` (what [`manifest::Survey::members`] has, and
-/// `root FOLDER`) and `empty` (a tree with nothing in it, for a command to write to). Params: `subdir`, `package`, `version` (of a crate; else the facts come from the source).
+/// `root FOLDER`) and `empty` (a tree with nothing in it, for a command to write to). Params: `subdir`, `package`,
+/// `crate` (`yes` for a published one, whose version is its revision).
 pub struct Prepare {
     /// Whether cargo will build it.
     pub cargo: bool,
@@ -25,7 +26,7 @@ impl Builtin for Prepare {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn outputs(&self) -> Vec<(String, OutKind)> {
@@ -62,17 +63,17 @@ impl Builtin for Prepare {
         } else {
             manifest::version(&view, subdir, package)
         };
-        match cx.param("version") {
-            "" => {
-                made.facts.extend(version.map(|v| ("version".to_owned(), v)));
-                if let Some(Available::Tree { .. }) = cx.inputs.get("source") {
-                    // Of what is built: a cache folder in the checkout is no revision.
-                    made.facts.insert("rev".into(), source.digest().hex().chars().take(7).collect());
-                }
+        match cx.param("crate") {
+            "yes" => {
+                let version = manifest::version(&view, "", None);
+                let version = version.ok_or_else(|| StepError::new("the crate has no version"))?;
+                made.facts.insert("version".into(), version.clone());
+                made.facts.insert("rev".into(), version);
             }
-            of_crate => {
-                made.facts.insert("version".into(), of_crate.to_owned());
-                made.facts.insert("rev".into(), of_crate.to_owned());
+            _ => {
+                made.facts.extend(version.map(|v| ("version".to_owned(), v)));
+                // Of what is built: a cache folder in the checkout is no revision.
+                made.facts.insert("rev".into(), source.digest().hex().chars().take(7).collect());
             }
         }
         Ok(made)

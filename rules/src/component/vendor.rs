@@ -35,6 +35,10 @@ impl Builtin for Vendor {
         vec![("vendor".into(), OutKind::Tree)]
     }
 
+    fn waits(&self) -> bool {
+        true
+    }
+
     fn run(&self, cx: &BuiltinCx<'_>) -> Result<Made, StepError> {
         let stub = cx.tree("stub")?;
         let source = cx.scratch.join("source");

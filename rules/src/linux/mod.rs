@@ -28,7 +28,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::one_or_many::OneOrMany;
-use crate::source::PathSource;
+use crate::source::Source;
 use crate::steps::{at, builtin, command, made, read};
 use crate::tools;
 
@@ -42,8 +42,8 @@ const LONGEST_LOCALVERSION: usize = 48;
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Linux {
-    /// A tarball or an unpacked source.
-    source: PathSource,
+    /// A tarball or an unpacked source: `{url}` or `{path}`.
+    source: Source,
     /// Make target that the configuration starts from: tinyconfig, defconfig, allnoconfig, …
     #[serde(default)]
     base: Option<String>,
@@ -76,7 +76,7 @@ impl Rule for Linux {
             return Err(errors);
         }
         let mut facts = RuleFacts { facts: vec!["version"], ..RuleFacts::default() };
-        facts.files.push(self.source.file_use(field!["source", "path"], FileKind::Path));
+        facts.files.extend(self.source.file_use(field!["source"], FileKind::Path));
         let mut file = |field: FieldPath, path: &str| {
             let pattern = path.to_owned();
             facts.files.push(FileUse { field, pattern, kind: FileKind::File, absolute_ok: false });
@@ -109,8 +109,8 @@ impl Rule for Linux {
             return Err(PlanError::new(2, text));
         }
         let kbuild = make::Kbuild { arch, epoch: planner.epoch(), tools: self.tools.all() };
-        let unpack =
-            planner.step(builtin("unpack", unpack::Unpack, vec![read("source", self.source.input())], &[]));
+        let source = read("source", self.source.plan(planner));
+        let unpack = planner.step(builtin("unpack", unpack::Unpack, vec![source], &[]));
         let source = made(unpack, "source");
 
         let mut inputs = vec![at("source", source.clone(), make::SOURCE)];
@@ -198,6 +198,14 @@ impl Linux {
                 fault(field!["base"], format!("{base:?} makes no configuration"), Some(help));
             }
             _ => {}
+        }
+        match self.source.fault() {
+            Some((name, message)) => fault(field!["source", name], message, None),
+            None if matches!(self.source, Source::Crate(_)) => {
+                let help = "write {url: …} or {path: …}";
+                fault(field!["source"], "a kernel is no crate".into(), Some(help.into()));
+            }
+            None => {}
         }
         if let Some(text) = &self.localversion {
             let plain = |c: char| c.is_ascii_alphanumeric() || "-._+~".contains(c);

@@ -1,0 +1,172 @@
+//! Pins while a run goes on: which steps have theirs, which must find it first, and what becomes of what was found.
+//! Knows neither how a pin is found (`Builtin::lock`) nor the form of the lock file.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::builtin::available;
+use super::driver::{Driver, State};
+use super::{Goal, Prepared, Resolved};
+use crate::action::{Builtin, BuiltinCx, StepError, Work};
+use crate::events::Event;
+use crate::lockfile::Pin;
+use crate::plan::{StepGraph, StepIx, StepNode};
+use crate::rule::PlanError;
+
+/// What is wanted of a step, by what the run is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Nothing.
+    No,
+    /// Its pin, but nothing that it makes.
+    Pin,
+    /// Its result.
+    Run,
+}
+
+/// What is wanted of each step.
+pub(super) fn wanted(graph: &StepGraph, goal: Goal) -> Vec<Wanted> {
+    if goal == Goal::Build {
+        return vec![Wanted::Run; graph.steps.len()];
+    }
+    let mut wanted = vec![Wanted::No; graph.steps.len()];
+    // Backwards: each step comes after those that it reads.
+    for ix in (0..graph.steps.len()).rev() {
+        let node = &graph.steps[ix];
+        if wanted[ix] == Wanted::No {
+            wanted[ix] = match goal {
+                Goal::Fetch if node.step.waits() => Wanted::Run,
+                _ if node.step.pin.is_some() => Wanted::Pin,
+                _ => Wanted::No,
+            };
+        }
+        if wanted[ix] != Wanted::No {
+            for need in &node.needs {
+                wanted[*need as usize] = Wanted::Run;
+            }
+        }
+    }
+    wanted
+}
+
+/// How a step and its pin stand.
+pub(super) enum Standing {
+    /// It has none.
+    Unpinned,
+    /// The lock has it.
+    Pinned(Pin),
+    /// It is to be found; this is what the lock has, if it has one.
+    Missing(Option<Pin>),
+}
+
+impl Prepared {
+    /// Whether the lock was changed by this run.
+    pub(super) fn pins_changed(&self) -> bool {
+        self.pins.1.lock().is_ok_and(|pins| pins.changed())
+    }
+
+    fn pin(&self, id: &str) -> Option<Pin> {
+        self.pins.1.lock().ok()?.get(id).cloned()
+    }
+}
+
+impl Driver<'_> {
+    /// Whether a step whose inputs are known has its pin.
+    pub(super) fn standing(&self, ix: StepIx, inputs: &[Resolved]) -> Result<Standing, StepError> {
+        let node = &self.prepared.graph.steps[ix as usize];
+        let (Some(id), Work::Builtin(work)) = (&node.step.pin, &node.step.work) else {
+            return Ok(Standing::Unpinned);
+        };
+        let found = self.prepared.pin(id);
+        let updated = self.locked.contains(id);
+        if let Some(pin) = &found
+            && (updated || !self.options.update.takes(self.target_name(ix)) && !self.takes_row(pin))
+            && (updated || self.fits(node, &**work, inputs, pin)?)
+        {
+            return Ok(Standing::Pinned(pin.clone()));
+        }
+        let refused = |e: PlanError| StepError { help: e.help, ..StepError::new(e.message).exit(e.exit) };
+        if let Ok(pins) = self.prepared.pins.1.lock() {
+            pins.may_make(id).map_err(refused)?;
+        }
+        Ok(Standing::Missing(found))
+    }
+
+    fn takes_row(&self, pin: &Pin) -> bool {
+        pin.tables.values().flatten().any(|(name, _)| self.options.update.takes_row(name))
+    }
+
+    fn fits(
+        &self,
+        node: &StepNode,
+        work: &dyn Builtin,
+        inputs: &[Resolved],
+        pin: &Pin,
+    ) -> Result<bool, StepError> {
+        let mut by_name = BTreeMap::new();
+        for (input, resolved) in node.step.inputs.iter().zip(inputs) {
+            by_name.insert(input.name.clone(), available(self.store, resolved)?);
+        }
+        let cx = BuiltinCx {
+            inputs: by_name,
+            params: &node.step.params,
+            store: self.store,
+            scratch: PathBuf::new(),
+            log: &|_| {},
+            cancelled: &|| false,
+            pin: Some(pin),
+            fetcher: &self.prepared.fetcher,
+            progress: &|_, _, _| {},
+        };
+        work.fits(&cx, pin)
+    }
+
+    /// Puts a step into the queue of those whose pin is to be found; one of several with the same source at a time.
+    pub(super) fn find_pin(&mut self, ix: StepIx, inputs: Vec<Resolved>, previous: Option<Pin>) {
+        let node = &self.prepared.graph.steps[ix as usize];
+        let id = node.step.pin.clone().unwrap_or_default();
+        match self.finding.get_mut(&id) {
+            // Keyed again when the first has found it.
+            Some(waiting) => waiting.push(ix),
+            None => {
+                self.finding.insert(id, Vec::new());
+                self.previous.insert(ix, previous);
+                self.make_ready(ix, inputs);
+            }
+        }
+    }
+
+    /// A pin was found: it is written at once, so that an interrupt does not lose it.
+    pub(super) fn found_pin(&mut self, ix: StepIx, pin: Pin, millis: u64) {
+        let prepared = self.prepared.clone();
+        let step = &prepared.graph.steps[ix as usize].step;
+        let id = step.pin.clone().unwrap_or_default();
+        self.locked.insert(id.clone());
+        if let Ok(mut pins) = prepared.pins.1.lock() {
+            let new = pins.get(&id) != Some(&pin);
+            pins.insert(&id, pin);
+            if let Err(e) = pins.write(&self.workspace.dirs.root) {
+                let message = format!("mosbuild.lock could not be written: {e}");
+                self.sink.event(&Event::Warning { message });
+            }
+            if new {
+                self.sink.event(&Event::Locked { id: id.clone() });
+            }
+        }
+        let (target, step) = (self.target_name(ix).to_owned(), step.name.clone());
+        self.sink.event(&Event::LockFinished { target, step, millis });
+        self.states[ix as usize] = State::Waiting;
+        self.pin_settled(ix);
+        self.evaluate.push_back(ix);
+    }
+
+    /// Those that waited for the same pin look again.
+    pub(super) fn pin_settled(&mut self, ix: StepIx) {
+        self.previous.remove(&ix);
+        if let Some(id) = &self.prepared.graph.steps[ix as usize].step.pin
+            && let Some(waiting) = self.finding.remove(id)
+        {
+            self.evaluate.extend(waiting);
+        }
+    }
+}

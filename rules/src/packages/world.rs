@@ -1,0 +1,102 @@
+//! What is asked for: the lines of a list and inline names, as apk's world takes them.
+//! Knows how a line is written; whether there is such a package is apk's to tell.
+
+use mosbuild_engine::action::{BuiltinCx, StepError};
+use mosbuild_formats::apk::atom::Atom;
+
+/// One package asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// As written: `jq`, `jq>1.6`, `!openrc`.
+    pub text: String,
+    /// Its name alone.
+    pub name: String,
+    /// `config/packages.list:3`, or `packages`.
+    pub place: String,
+}
+
+/// The name in a line, or what is wrong with the line.
+pub fn entry(text: &str) -> Result<String, String> {
+    if text.split_whitespace().count() != 1 || text.trim() != text {
+        return Err(format!("{text:?} is no package: one name is expected, such as jq or jq>=1.7"));
+    }
+    if text.starts_with('-') || text.contains('/') || text.contains(|c: char| c.is_control()) {
+        return Err(format!("{text:?} is no package's name"));
+    }
+    let atom = Atom::parse(text).map_err(|e| e.to_string())?;
+    match atom.tag {
+        Some(tag) => Err(format!("{text:?}: repositories have no tags here, so @{tag} means nothing")),
+        None => Ok(atom.name),
+    }
+}
+
+/// All that a target asks for, sorted by text, each once.
+pub fn asked(cx: &BuiltinCx<'_>) -> Result<Vec<Asked>, StepError> {
+    let mut all = Vec::new();
+    if cx.has("list") {
+        let file = cx.param("list");
+        let bytes = cx.bytes("list")?;
+        let text = std::str::from_utf8(&bytes)
+            .map_err(|_| StepError::new(format!("{file} is not UTF-8")).exit(2))?;
+        all = parse(file, text)?;
+    }
+    for text in cx.param("packages").lines() {
+        let name = entry(text).map_err(|why| StepError::new(why).exit(2))?;
+        all.push(Asked { text: text.into(), name, place: "packages".into() });
+    }
+    // The first place of a name is the one that is told.
+    all.sort_by(|a, b| a.text.cmp(&b.text));
+    all.dedup_by(|b, a| a.text == b.text);
+    Ok(all)
+}
+
+fn parse(file: &str, text: &str) -> Result<Vec<Asked>, StepError> {
+    let mut all = Vec::new();
+    let mut wrong = Vec::new();
+    for (i, line) in text.lines().enumerate() {
+        let text = line.split('#').next().unwrap_or_default().trim();
+        let place = format!("{file}:{}", i + 1);
+        match entry(text) {
+            _ if text.is_empty() => {}
+            Ok(name) => all.push(Asked { text: text.into(), name, place }),
+            Err(why) => wrong.push(format!("{place}: {why}")),
+        }
+    }
+    match wrong.is_empty() {
+        true => Ok(all),
+        false => {
+            Err(StepError::new(wrong.join("\n")).help("write one package a line; # starts a comment").exit(2))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_has_one_package_a_line() {
+        let list = "# tools\nbusybox\n\n  jq>=1.7 # json\n!openrc\nso:libc.musl-x86_64.so.1\n";
+        let all = parse("l", list).unwrap();
+        let seen: Vec<_> = all.iter().map(|a| (a.text.as_str(), a.name.as_str(), a.place.as_str())).collect();
+        assert_eq!(
+            seen,
+            [
+                ("busybox", "busybox", "l:2"),
+                ("jq>=1.7", "jq", "l:4"),
+                ("!openrc", "openrc", "l:5"),
+                ("so:libc.musl-x86_64.so.1", "so:libc.musl-x86_64.so.1", "l:6"),
+            ]
+        );
+    }
+
+    #[test]
+    fn all_wrong_lines_are_told() {
+        let error = parse("l", "a b\nok\n--root\nx@edge\n$(reboot)\n").unwrap_err();
+        assert_eq!(error.exit, 2);
+        for place in ["l:1: ", "l:3: ", "l:4: "] {
+            assert!(error.message.contains(place), "{}", error.message);
+        }
+        assert!(!error.message.contains("l:2"), "{}", error.message);
+    }
+}
