@@ -54,8 +54,7 @@ impl Builtin for Finish {
         }
         let count = db.packages.len();
         let mut notes = Vec::new();
-        if let "" = cx.param("scripts") {
-        } else {
+        if !cx.param("scripts").is_empty() {
             notes.push(format!("scripts and triggers of packages: {}", cx.param("scripts")));
         }
         for note in &notes {
