@@ -5,7 +5,7 @@
 //! ROOT/cas/ab/ab12…      a blob, mode 0644        ROOT/cas/ab/ab12….x   the same bytes, mode 0755
 //! ROOT/results/ab/ab12…  an action's result       ROOT/unpacked/ab/ab12…/   a tree, its files links to blobs
 //! ROOT/tmp/PID-N/        scratch of one process   ROOT/tmp/inflight/    locks of keys that are being made
-//! ROOT/corrupt/          what was set aside
+//! ROOT/corrupt/          what was set aside       ROOT/downloads/        what is not finished (engine/src/fetch)
 //! ```
 
 use std::collections::HashSet;

@@ -1,6 +1,7 @@
 //! Fetches in a process of its own: with its own environment, its own threads, or on a disk of its own.
 //! Knows what to do from the variables that `run` sets.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -12,19 +13,23 @@ use crate::desk::{expected, options, request};
 const URL: &str = "MOSBUILD_TEST_FETCH_URL";
 const STORE: &str = "MOSBUILD_TEST_FETCH_STORE";
 
-/// Runs the test `name` of this file, below `before`, and gives what it printed after `told: `.
-pub fn run(name: &str, url: &str, store: &Path, env: &[(&str, &str)], before: &[&str]) -> String {
-    let test = format!("child::{name}");
+/// The command that runs the test `name` of this file, below `before`.
+pub fn command(name: &str, url: &str, store: &Path, env: &[(&str, &str)], before: &[&str]) -> Command {
     let program = std::env::current_exe().unwrap();
-    let mut line: Vec<&std::ffi::OsStr> = before.iter().map(|word| word.as_ref()).collect();
+    let mut line: Vec<&OsStr> = before.iter().map(|word| word.as_ref()).collect();
     line.push(program.as_os_str());
     let mut command = Command::new(line[0]);
-    command.args(&line[1..]).args(["--exact", &test, "--ignored", "--nocapture"]);
+    command.args(&line[1..]).args(["--exact", &format!("child::{name}"), "--ignored", "--nocapture"]);
     for variable in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"] {
         command.env_remove(variable).env_remove(variable.to_ascii_lowercase());
     }
-    let Output { status, stdout, stderr } =
-        command.env(URL, url).env(STORE, store).envs(env.iter().copied()).output().unwrap();
+    command.env(URL, url).env(STORE, store).envs(env.iter().copied());
+    command
+}
+
+/// Runs it, and gives what it told.
+pub fn run(name: &str, url: &str, store: &Path, env: &[(&str, &str)], before: &[&str]) -> String {
+    let Output { status, stdout, stderr } = command(name, url, store, env, before).output().unwrap();
     let (out, err) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
     let told = out.split_once("told: ").and_then(|(_, told)| told.split_once(" :end"));
     assert!(status.success(), "{out}{err}");

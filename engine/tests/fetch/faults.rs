@@ -79,6 +79,26 @@ fn what_has_come_is_not_asked_for_again() {
 }
 
 #[test]
+fn another_mirror_gives_the_rest() {
+    let body = bytes(10_000);
+    let gone = Fault::Status("404 Not Found", "");
+    let (mirror, _) = Server::of(Page::new(&body).with([Fault::Cut(4000), gone.clone()]));
+    let (original, url) = Server::of(Page::new(&body));
+    let desk = Desk::mirrored(&[(&original.url("/"), &[&mirror.url("/")])]);
+    assert_eq!(desk.right(&url, &body).from, url);
+    resumed(&mirror, &[0, 4000]);
+    resumed(&original, &[4000]);
+    // The one's validator means nothing to the other.
+    assert_eq!(original.asked()[0].header("if-range"), None);
+    // Without a digest nobody could tell whether they have the same.
+    let (mirror, _) = Server::of(Page::new(&body).with([Fault::Cut(4000), gone]));
+    let (original, url) = Server::of(Page::new(&body));
+    let desk = Desk::mirrored(&[(&original.url("/"), &[&mirror.url("/")])]);
+    desk.has(&desk.fetch(&url, None).unwrap(), &body);
+    resumed(&original, &[0]);
+}
+
+#[test]
 fn without_a_strong_validator_or_a_digest_nothing_is_put_together() {
     let body = bytes(1000);
     // A weak ETag, a date of this very second, nothing.

@@ -62,6 +62,26 @@ fn what_a_pinned_download_learnt_serves_an_unpinned_one() {
 }
 
 #[test]
+fn a_password_is_used_but_not_kept() {
+    let (server, url) = Server::of(Page::new(b"body").with([Fault::Cut(2), Fault::Status("410 Gone", "")]));
+    let desk = Desk::new();
+    let url = url.replace("//", "//me:secret@");
+    let e = desk.fetch(&url, None).unwrap_err();
+    assert!(e.to_string().contains("//me:***@localhost") && !e.to_string().contains("secret"), "{e}");
+    let kept = |ends: &str| {
+        let entries = std::fs::read_dir(desk.store.root().join("downloads")).unwrap();
+        let paths: Vec<_> = entries.map(|e| e.unwrap().path()).collect();
+        assert!(paths.iter().any(|p| p.extension().is_some_and(|e| e == ends)), "{paths:?}");
+        paths.iter().any(|p| String::from_utf8_lossy(&std::fs::read(p).unwrap()).contains("secret"))
+    };
+    assert!(!kept("side"));
+    let fetched = desk.fetch(&url, None).unwrap();
+    assert!(!fetched.from.contains("secret") && !kept("known"), "{fetched:?}");
+    let basic = Some("Basic bWU6c2VjcmV0");
+    assert!(server.asked().iter().all(|a| a.header("authorization") == basic));
+}
+
+#[test]
 fn the_second_waits_for_the_first() {
     for pinned in [true, false] {
         let body = bytes(100_000);

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use mosbuild_engine::fetch::{FROM_STORE, Unwatched};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
-use crate::child::run;
+use crate::child::{command, run};
 use crate::desk::{Desk, bytes};
 use crate::server::{Fault, Page, Server};
 
@@ -254,6 +254,32 @@ fn a_full_disk_says_so_and_leaves_nothing() {
     assert!(told.contains("make room, or move the store with --cache-dir"), "{told}");
     // Another try would only fill it again.
     assert_eq!(server.asked().len(), 2);
+}
+
+#[test]
+fn a_killed_download_goes_on() {
+    let body = bytes(100_000);
+    let (server, url) = Server::of(Page::new(&body).with([Fault::Stall(60_000)]));
+    let desk = Desk::new();
+    let mut command = command("fetch", &url, desk.store.root(), &[], &[]);
+    let mut child = command.stdout(Stdio::null()).spawn().unwrap();
+    let part = || {
+        let entries = std::fs::read_dir(desk.store.root().join("downloads")).into_iter().flatten().flatten();
+        let sizes = entries.filter(|e| e.path().extension().is_some_and(|e| e == "part"));
+        sizes.map(|e| e.metadata().map_or(0, |m| m.len())).sum::<u64>()
+    };
+    let start = std::time::Instant::now();
+    while part() < 60_000 {
+        assert!(start.elapsed().as_secs() < 20, "{}", part());
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let fetched = desk.fetch(&url, None).unwrap();
+    desk.has(&fetched, &body);
+    let asked = server.asked();
+    // If the killed one was quick, it had asked for the rest itself.
+    assert!(asked[1..].iter().all(|a| a.from() == 60_000), "{asked:?}");
 }
 
 #[test]
