@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use mosbuild_cache::{Digest, Store};
@@ -17,18 +17,24 @@ use sha2::{Digest as _, Sha256};
 pub struct Desk {
     _dir: tempfile::TempDir,
     pub store: Store,
-    pub fetcher: Fetcher,
+    pub fetcher: Arc<Fetcher>,
 }
 
 impl Desk {
+    /// With the one fetcher of most tests: to read the host's CAs takes longer than a test.
     pub fn new() -> Desk {
-        Desk::with(options())
+        static FETCHER: LazyLock<Arc<Fetcher>> = LazyLock::new(|| Arc::new(Fetcher::new(options())));
+        Desk::by(FETCHER.clone())
     }
 
     pub fn with(options: FetchOptions) -> Desk {
+        Desk::by(Arc::new(Fetcher::new(options)))
+    }
+
+    fn by(fetcher: Arc<Fetcher>) -> Desk {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("store")).unwrap();
-        Desk { _dir: dir, store, fetcher: Fetcher::new(options) }
+        Desk { _dir: dir, store, fetcher }
     }
 
     pub fn mirrored(mirrors: &[(&str, &[&str])]) -> Desk {

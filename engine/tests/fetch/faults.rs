@@ -1,13 +1,13 @@
 //! Servers and connections that fail: tried again, resumed, restarted, or given up with a reason.
 //! Knows neither mirrors nor proxies.
 
-use std::sync::{LazyLock, OnceLock};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use mosbuild_engine::fetch::{FetchError, Fetcher, Request, Unwatched, Watch};
+use mosbuild_engine::fetch::{FetchError, Request, Unwatched, Watch};
 use proptest::prelude::*;
 
-use crate::desk::{Desk, Heard, bytes, expected, options, request};
+use crate::desk::{Desk, Heard, bytes, expected, request};
 use crate::server::{Fault, Page, Server};
 
 const UNAVAILABLE: Fault = Fault::Status("503 Service Unavailable", "");
@@ -248,9 +248,7 @@ fn an_interrupt_is_noticed_and_the_next_try_goes_on() {
     assert!(matches!(e, FetchError::Cancelled { .. }), "{e}");
     assert!(watch.0.get().unwrap().elapsed() < NOTICED);
     assert_eq!(desk.left().into_iter().collect::<Vec<_>>(), ["part", "side"]);
-    // Another process would find the same.
-    let again = Desk::new();
-    let fetched = again.fetcher.fetch(&desk.store, &wanted, &Unwatched).unwrap();
+    let fetched = desk.fetcher.fetch(&desk.store, &wanted, &Unwatched).unwrap();
     desk.has(&fetched, &body);
     let asked = server.asked();
     assert!(asked[1..].iter().all(|a| a.from() >= 1000), "{asked:?}");
@@ -324,9 +322,6 @@ fn a_damaged_partial_file_does_no_harm() {
     assert_eq!(server.asked().len(), 5);
 }
 
-/// One for all cases: to read the host's CAs takes longer than a case.
-static FETCHER: LazyLock<Fetcher> = LazyLock::new(|| Fetcher::new(options()));
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
@@ -361,7 +356,7 @@ proptest! {
         let (server, url) = Server::of(page);
         let desk = Desk::new();
         let wanted = request(&url, pinned.then(|| expected(&body)));
-        let fetched = FETCHER.fetch(&desk.store, &wanted, &Unwatched);
+        let fetched = desk.fetcher.fetch(&desk.store, &wanted, &Unwatched);
         let fetched = fetched.map_err(|e| TestCaseError::fail(e.to_string()))?;
         desk.has(&fetched, &body);
         if ranges {
