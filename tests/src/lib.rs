@@ -2,6 +2,9 @@
 //! Knows the program's command line, its events and the store's layout; nothing of the engine's insides.
 #![forbid(unsafe_code)]
 
+pub mod alpine;
+pub mod apks;
+mod mirror;
 mod output;
 mod processes;
 mod store;
@@ -17,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+pub use mirror::{Fault, Mirror, Request};
 pub use output::{Output, Summary, read_events};
 pub use processes::{Marker, signal};
 pub use store::{assert_store_whole, blobs, flip_a_byte, scratch_left};
