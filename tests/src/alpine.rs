@@ -3,7 +3,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
+use crate::apks::{Apk, Built, Hash, Key, write_repository};
 use crate::{Mirror, Space, need, repository};
 
 /// The address that workspaces name; never reached, as the mirrors of a test stand before it.
@@ -34,8 +36,8 @@ impl Alpine {
         };
         found.sort_by_key(|alpine| !alpine.genuine);
         if found.is_empty() {
-            println!(
-                "not run: neither MOSBUILD_ALPINE (scripts/alpine-mirror) nor ../shared gives an Alpine"
+            not_run(
+                "neither MOSBUILD_ALPINE (folders of scripts/alpine-mirror) nor ../shared gives an Alpine",
             );
         }
         found
@@ -50,7 +52,7 @@ impl Alpine {
     pub fn genuine() -> Option<Alpine> {
         let found = Alpine::all().into_iter().find(|alpine| alpine.genuine);
         if found.is_none() {
-            println!("not run: the genuine packages of ../shared are not there");
+            not_run("the genuine packages of ../shared are not there");
         }
         found
     }
@@ -154,7 +156,7 @@ impl Alpine {
 
 /// The mirror of ../shared, laid out once for all tests of a process.
 fn genuine() -> Option<PathBuf> {
-    static MADE: std::sync::OnceLock<Option<(tempfile::TempDir, PathBuf)>> = std::sync::OnceLock::new();
+    static MADE: OnceLock<Option<(tempfile::TempDir, PathBuf)>> = OnceLock::new();
     let made = MADE.get_or_init(|| {
         let fixtures = repository().join("../shared/fixtures");
         if !fixtures.is_dir() {
@@ -190,37 +192,117 @@ pub fn replace(mirror: &Mirror, path: &str, content: &[u8]) {
     std::fs::write(path, content).unwrap();
 }
 
-/// The YAML of mirrors in the order in which they are tried.
-pub fn mirrors(urls: &[String]) -> String {
-    let to: Vec<String> = urls.iter().map(|url| format!("\"{url}alpine/\"")).collect();
-    format!("mirrors:\n  - {{ from: \"{ORIGIN}\", to: [{}] }}\n", to.join(", "))
+/// Says that a test asserts nothing here, and why.
+#[allow(clippy::print_stdout)]
+pub fn not_run(why: &str) {
+    println!("did not run: {why}");
 }
 
-/// A workspace's mosbuild.yaml: `miniroot` by release, `packages` in it with this list, and further lines of fields of
-/// `packages`. `keys` of the mirror come with it, see [`space`].
-pub fn yaml(alpine: &Alpine, urls: &[String], packages: &[&str], fields: &str) -> String {
-    let keys: Vec<String> = alpine.keys().iter().map(|k| key_path(k)).collect();
-    format!(
-        "vars: {{ arch: x86_64 }}\n{}targets:\n  miniroot: {{ rule: miniroot, release: \"{}\", arch: \"${{arch}}\" }}\n  \
-         packages:\n    rule: packages\n    base: miniroot\n    packages: [{}]\n    repositories: [main, community]\n    \
-         keys: [{}]\n{fields}dist: {{ packages.tar: packages, miniroot.tar: miniroot }}\n",
-        mirrors(urls),
-        alpine.number(),
-        packages.join(", "),
-        keys.join(", ")
-    )
+/// A workspace, the mirror that it uses and no other host, and a key of the test's own.
+pub struct Stand {
+    /// What the mirror serves.
+    pub alpine: Alpine,
+    /// The mirror.
+    pub mirror: Mirror,
+    /// The workspace.
+    pub space: Space,
+}
+
+impl Stand {
+    /// A workspace with a `miniroot` and with these `packages` in it; both are placed in dist/.
+    pub fn new(alpine: &Alpine, packages: &[&str]) -> Stand {
+        let mut space = Space::new("");
+        closed(&mut space);
+        let served = space.base().join("mirror");
+        std::fs::create_dir(&served).unwrap();
+        let mirror = alpine.serve(&served);
+        let stand = Stand { alpine: alpine.clone(), mirror, space };
+        bring_keys(&stand.space, &stand.keys());
+        stand.list(packages, "");
+        stand
+    }
+
+    /// Runs the program as a user without privileges.
+    pub fn as_plain_user(mut self) -> Stand {
+        self.space = self.space.as_plain_user();
+        self
+    }
+
+    /// Replaces mosbuild.yaml: other packages, and further fields of `packages`, one a line: `    scripts: skip\n`.
+    pub fn list(&self, packages: &[&str], fields: &str) {
+        self.space.yaml(&self.yaml(&[self.mirror.url()], packages, fields));
+    }
+
+    /// A mosbuild.yaml with these mirrors in the order in which they are tried.
+    pub fn yaml(&self, mirrors: &[String], packages: &[&str], fields: &str) -> String {
+        let to: Vec<String> = mirrors.iter().map(|url| format!("\"{url}alpine/\"")).collect();
+        let keys: Vec<String> = self.keys().iter().map(|key| key_path(key)).collect();
+        let keys = match fields.contains("    keys:") {
+            true => String::new(),
+            false => format!("    keys: [{}]\n", keys.join(", ")),
+        };
+        format!(
+            "vars: {{ arch: x86_64 }}\nmirrors:\n  - {{ from: \"{ORIGIN}\", to: [{}] }}\ntargets:\n  \
+             miniroot: {{ rule: miniroot, release: \"{}\", arch: \"${{arch}}\" }}\n  \
+             packages:\n    rule: packages\n    base: miniroot\n    packages: [{}]\n    \
+             repositories: [main, community]\n{keys}{fields}\
+             dist: {{ packages.tar: packages, miniroot.tar: miniroot }}\n",
+            to.join(", "),
+            self.alpine.number(),
+            packages.join(", "),
+        )
+    }
+
+    /// The keys that the workspace has: those of the mirror, and the test's own.
+    pub fn keys(&self) -> Vec<PathBuf> {
+        let mut keys = self.alpine.keys();
+        keys.push(own_key().public());
+        keys
+    }
+
+    /// Replaces what the mirror has in community by packages of the test's own.
+    pub fn own(&self, packages: &[Apk]) -> Vec<Built> {
+        let built: Vec<Built> = packages.iter().map(|p| p.build(own_key(), Hash::Sha1)).collect();
+        self.own_built(&built);
+        built
+    }
+
+    /// The same with packages that were built, and perhaps spoilt.
+    pub fn own_built(&self, packages: &[Built]) {
+        let dir = self.mirror.dir().join(format!("alpine/{}/community", self.alpine.branch));
+        write_repository(&dir, packages, own_key(), Hash::Sha1);
+    }
+
+    /// Another workspace on the same store, with the same mosbuild.yaml, keys and lock.
+    pub fn beside(&self, name: &str) -> Space {
+        let other = self.space.beside(name, "");
+        other.write("mosbuild.yaml", self.space.read("mosbuild.yaml"));
+        bring_keys(&other, &self.keys());
+        if self.space.has("mosbuild.lock") {
+            other.write("mosbuild.lock", self.space.read("mosbuild.lock"));
+        }
+        other
+    }
+
+    /// Another workspace on an empty store, with the same mosbuild.yaml, keys and lock.
+    pub fn afresh(&self, name: &str) -> Space {
+        self.beside(name).with_store(&format!("store of {name}"))
+    }
+}
+
+/// The key that the tests' own packages are signed with, made once.
+pub fn own_key() -> &'static Key {
+    static MADE: OnceLock<(tempfile::TempDir, Key)> = OnceLock::new();
+    let (_, key) = MADE.get_or_init(|| {
+        let dir = tempfile::Builder::new().prefix("mosbuild-key-").tempdir().unwrap();
+        let key = Key::new(dir.path(), "own@test.invalid-00000002");
+        (dir, key)
+    });
+    key
 }
 
 fn key_path(key: &Path) -> String {
     format!("keys/{}", key.file_name().unwrap().to_str().unwrap())
-}
-
-/// A workspace with this mosbuild.yaml, the keys of the mirror, and no way to any host but this one.
-pub fn space(alpine: &Alpine, yaml: &str) -> Space {
-    let mut space = Space::new(yaml);
-    bring_keys(&space, &alpine.keys());
-    closed(&mut space);
-    space
 }
 
 /// Puts public keys into `keys/` of a workspace.

@@ -4,6 +4,7 @@
 
 pub mod alpine;
 pub mod apks;
+pub mod archive;
 mod mirror;
 mod output;
 mod processes;

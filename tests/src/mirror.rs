@@ -160,16 +160,22 @@ impl Mirror {
     }
 }
 
-impl Drop for Mirror {
-    fn drop(&mut self) {
+impl Mirror {
+    /// Ends it: from now on nothing listens at its address.
+    pub fn stop(&mut self) {
+        let Some(accepting) = self.accepting.take() else { return };
         self.state.ends.store(true, Ordering::SeqCst);
         let _ = TcpStream::connect(self.address);
-        if let Some(thread) = self.accepting.take() {
-            let _ = thread.join();
-        }
+        let _ = accepting.join();
         for stream in lock(&self.state.open).iter() {
             let _ = stream.shutdown(Shutdown::Both);
         }
+    }
+}
+
+impl Drop for Mirror {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
