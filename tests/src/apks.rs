@@ -242,6 +242,23 @@ fn write_tar(members: &[Member], out: &mut impl Write) {
     }
 }
 
+/// A tar.gz of 35 GiB of zeros in some 35 MB.
+pub fn bomb() -> Vec<u8> {
+    let part = 64 << 20;
+    let zeros = gz(&vec![0; part]);
+    let mut archive = Vec::new();
+    for n in 0..5 {
+        let size = 7 << 30;
+        let member = Member { zeros: size, ..Member::file(&format!("usr/share/bomb{n}"), "") };
+        let mut header = Vec::new();
+        member.header(&mut header);
+        archive.extend(gz(&header));
+        (0..size / part as u64).for_each(|_| archive.extend(&zeros));
+    }
+    archive.extend(gz(&[0; 1024]));
+    archive
+}
+
 /// A package to be.
 #[derive(Clone, Debug)]
 pub struct Apk {
@@ -251,6 +268,7 @@ pub struct Apk {
     fields: Vec<(&'static str, String)>,
     scripts: Vec<(String, String)>,
     members: Vec<Member>,
+    data: Option<Vec<u8>>,
 }
 
 /// A package as it lies in a repository.
@@ -269,8 +287,15 @@ pub struct Built {
 impl Apk {
     /// A package for x86_64 without files.
     pub fn new(name: &str, version: &str) -> Apk {
-        let (fields, scripts, members) = (Vec::new(), Vec::new(), Vec::new());
-        Apk { name: name.into(), version: version.into(), arch: "x86_64".into(), fields, scripts, members }
+        Apk {
+            name: name.into(),
+            version: version.into(),
+            arch: "x86_64".into(),
+            fields: Vec::new(),
+            scripts: Vec::new(),
+            members: Vec::new(),
+            data: None,
+        }
     }
 
     /// For another architecture.
@@ -325,9 +350,15 @@ impl Apk {
         self.member(Member::file(path, data))
     }
 
+    /// This tar.gz in place of its files.
+    pub fn data(mut self, archive: Vec<u8>) -> Apk {
+        self.data = Some(archive);
+        self
+    }
+
     /// The signed file.
     pub fn build(&self, key: &Key, hash: Hash) -> Built {
-        let files = tar_gz(&self.members);
+        let files = self.data.clone().unwrap_or_else(|| tar_gz(&self.members));
         let size: u64 = self.members.iter().map(|m| m.data.len() as u64 + m.zeros).sum();
         let mut info = format!(
             "pkgname = {}\npkgver = {}\npkgdesc = of a test\nurl = https://test.invalid/\nbuilddate = {MTIME}\n\

@@ -161,7 +161,7 @@ fn packages_are_signed_archives() {
             .output()
             .unwrap();
         assert!(verified.status.success(), "{verified:?}");
-        assert!(members[1].1.len() % 512 == 0 && !members[1].1.ends_with(&[0; 1024]));
+        assert!(members[1].1.len().is_multiple_of(512) && !members[1].1.ends_with(&[0; 1024]));
         let info = String::from_utf8_lossy(&members[1].1).into_owned();
         assert!(info.contains(&format!("datahash = {}\n", hex(&digest("sha256", &members[2].0)))), "{info}");
         let listed = Command::new("sh")
