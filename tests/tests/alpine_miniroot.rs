@@ -239,7 +239,7 @@ fn mirrors_are_tried_in_order() {
     // A folder; and the variable, which needs no line in mosbuild.yaml.
     let folder = format!("file://{}/", stand.mirror.dir().display());
     let fresh = stand.afresh("folder");
-    fresh.yaml(&stand.yaml(&[folder.clone()], &["jq"], ""));
+    fresh.yaml(&stand.yaml(std::slice::from_ref(&folder), &["jq"], ""));
     stand.mirror.clear();
     fresh.builds(&["miniroot", "--locked"]);
     let mut fresh = stand.afresh("variable");
