@@ -59,6 +59,13 @@ fn the_packages_of_an_image() {
         for name in alpine.list() {
             assert!(world.lines().any(|l| l == *name), "{name}: {world}");
         }
+        // Nothing of this day is in it: adduser writes the date into shadow, apk 3 keeps a log.
+        let shadow = text(&stand.space.path("dist/packages.tar"), "etc/shadow");
+        let line = shadow.lines().find(|l| l.starts_with("dhcpcd:")).unwrap();
+        let today = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() / 86_400;
+        let changed = line.split(':').nth(2).unwrap();
+        assert!((0..3).all(|day| changed != (today - day).to_string()), "{line}");
+        assert!(!placed.contains_key("var/log/apk.log"));
         // Nothing of this host is in it.
         let repositories = text(&stand.space.path("dist/packages.tar"), "etc/apk/repositories");
         assert!(!repositories.contains("127.0.0.1") && !repositories.contains("mosbuild"), "{repositories}");
