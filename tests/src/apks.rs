@@ -274,6 +274,8 @@ pub struct Apk {
 /// A package as it lies in a repository.
 #[derive(Clone, Debug)]
 pub struct Built {
+    /// `x86_64`.
+    pub arch: String,
     /// `NAME-VERSION.apk`.
     pub file_name: String,
     /// The whole file.
@@ -391,13 +393,14 @@ impl Apk {
                 entry += &format!("{letter}:{}\n", values.join(" "));
             }
         }
-        Built { file_name: format!("{}-{}.apk", self.name, self.version), bytes, identity, entry }
+        let arch = self.arch.clone();
+        Built { arch, file_name: format!("{}-{}.apk", self.name, self.version), bytes, identity, entry }
     }
 }
 
-/// Writes packages and a signed index of them to `DIR/x86_64`, in place of what is there.
+/// Writes packages and a signed index of them to `DIR/ARCH`, in place of what is there.
 pub fn write_repository(dir: &Path, packages: &[Built], key: &Key, hash: Hash) {
-    let dir = dir.join("x86_64");
+    let dir = dir.join(packages.first().map_or("x86_64", |p| &p.arch));
     if dir.exists() {
         std::fs::remove_dir_all(&dir).unwrap();
     }

@@ -1,10 +1,12 @@
 //! `packages` on real packages: what is installed, with which owners; what is downloaded and when nothing is; the lock.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
 use std::time::Duration;
 
 use mosbuild_cache::Digest;
-use mosbuild_tests::alpine::{Alpine, Stand};
+use mosbuild_tests::alpine::{Alpine, Stand, own_key};
+use mosbuild_tests::apks::{Apk, Hash, write_repository};
 use mosbuild_tests::archive::{Entry, installed, members, pin, sha256, text};
 use mosbuild_tests::{Fault, Space, need};
 
@@ -309,6 +311,63 @@ fn scripts_can_be_left_out() {
     }
 }
 
+/// What goes together may need an older version of what the miniroot has; then that is locked as well.
+#[test]
+fn a_package_of_the_base_makes_way() {
+    let Some(alpine) = Alpine::genuine() else { return };
+    let stand = Stand::new(&alpine, &["openssl"]);
+    stand.space.builds(&["packages", "miniroot"]);
+    let base = stand.space.path("dist/miniroot.tar");
+    let before: BTreeMap<String, String> =
+        installed(&text(&base, "lib/apk/db/installed")).into_iter().collect();
+    let now = in_tree(&stand.space);
+    assert_eq!((before["libssl3"].as_str(), now["libssl3"].as_str()), ("3.1.7-r0", "3.1.4-r5"));
+    assert!(pin(&stand.space, "packages")["package"].as_table().unwrap().contains_key("libssl3"));
+    let fresh = stand.afresh("fresh");
+    stand.mirror.fault("APKINDEX.tar.gz", Fault::NotFound);
+    fresh.builds(&["packages", "--locked"]);
+    assert!(stand.space.bytes("dist/packages.tar") == fresh.bytes("dist/packages.tar"));
+}
+
+/// A tree of another architecture is filled by the apk of the host's; scripts run only where the kernel can.
+#[test]
+fn a_foreign_architecture() {
+    for alpine in Alpine::all() {
+        let stand = Stand::new(&alpine, &["musl"]);
+        // The miniroot of this host, said to be one of another.
+        let root = stand.space.base().join("foreign");
+        std::fs::create_dir(&root).unwrap();
+        let archive = stand.mirror.dir().join(alpine.release_file(""));
+        let run = |script: &str| {
+            let done =
+                Command::new("sh").args(["-euc", script, "sh"]).arg(&archive).current_dir(&root).status();
+            assert!(done.unwrap().success(), "{script}");
+        };
+        run(
+            "tar --no-same-owner -xpf \"$1\"; echo aarch64 > etc/apk/arch; sed -i 's/^A:x86_64$/A:aarch64/' lib/apk/db/installed",
+        );
+        run("tar --owner=0 --group=0 -czf ../mirror/foreign.tar.gz .");
+        let script = "#!/bin/sh\necho ran > /etc/mos-script\n";
+        let package =
+            Apk::new("mos-a", "1-r0").arch("aarch64").file("etc/mos", "x").script("post-install", script);
+        let main = stand.mirror.dir().join(format!("alpine/{}/main", alpine.branch));
+        write_repository(&main, &[package.build(own_key(), Hash::Sha1)], own_key(), Hash::Sha1);
+        let url = format!("{}foreign.tar.gz", stand.mirror.url());
+        let yaml = stand.yaml(&[stand.mirror.url()], &["mos-a"], "    arch: aarch64\n    apk: miniroot\n");
+        let yaml = yaml.replace("base: miniroot", "base: foreign").replace("[main, community]", "[main]");
+        let foreign = format!("targets:\n  foreign: {{ rule: miniroot, url: \"{url}\" }}");
+        stand.space.yaml(&yaml.replacen("targets:", &foreign, 1));
+        let output = stand.space.builds(&["packages"]);
+        let placed = stand.space.path("dist/packages.tar");
+        assert_eq!(text(&placed, "etc/mos"), "x");
+        assert!(text(&placed, "lib/apk/db/installed").contains("P:mos-a\nV:1-r0\nA:aarch64\n"));
+        if !std::path::Path::new("/proc/sys/fs/binfmt_misc/qemu-aarch64").exists() {
+            output.says("scripts").says("binfmt");
+            assert!(!members(&placed).contains_key("etc/mos-script"));
+        }
+    }
+}
+
 /// The image's own apk works on the result: it finds nothing to repair, and adds and removes packages.
 #[test]
 fn apk_works_in_the_result() {
@@ -318,7 +377,7 @@ fn apk_works_in_the_result() {
         stand.space.builds(&["packages"]);
         let root = stand.space.base().join("root");
         std::fs::create_dir(&root).unwrap();
-        let unpacked = std::process::Command::new("tar")
+        let unpacked = Command::new("tar")
             .args(["--no-same-owner", "-xpf"])
             .arg(stand.space.path("dist/packages.tar"))
             .arg("-C")
@@ -340,7 +399,7 @@ fn apk_works_in_the_result() {
              apk del --no-network {name} > /dev/null; apk info | wc -l; echo done"
         );
         let enter = "mount --rbind \"$1\" \"$1\" && mount --rbind /dev \"$1/dev\" && exec chroot \"$1\" /bin/sh -c \"$2\"";
-        let output = std::process::Command::new("unshare")
+        let output = Command::new("unshare")
             .args(["-r", "-m", "--fork", "--pid", "sh", "-c", enter, "sh"])
             .arg(&root)
             .arg(script)
