@@ -114,7 +114,7 @@ fn an_archive_by_url() {
         "targets:\n  a: {{ rule: miniroot, url: \"{url}\" }}\n  b: {{ rule: miniroot, url: \"{url}\" }}\n\
          dist: {{ \"{{a.version}}.tar\": a }}\n"
     ));
-    stand.space.builds(&["a", "b"]).counts(2, 0, 0);
+    stand.space.builds(&["a", "b"]);
     assert!(stand.space.has(&format!("dist/{}.tar", alpine.release)));
     assert_eq!(stand.mirror.counts()[&format!("/{}", alpine.release_file(""))], 1, "two targets, one file");
     assert_eq!(pin(&stand.space, &url)["sha256"].as_str(), Some(sha256(&archive(&stand)).as_str()));
