@@ -207,6 +207,10 @@ fn what_could_reach_outside_is_refused_by_name() {
         }
     }
     assert!(matches!(data(&[long]), Err(Error::Refused { why: Refusal::TooLong, .. })));
+    // Two thousand directories each, which nothing but their paths announces.
+    let deep = |n: usize| file("f", b"").pax("path", format!("{n}/{}f", "a/".repeat(2040)).as_bytes());
+    let deep: Vec<Member> = (0..20).map(deep).collect();
+    assert!(matches!(data(&deep), Err(Error::Refused { why: Refusal::TooDeep, .. })));
     let raw = read(&Parts::with_data(INFO, &[], gzip(&nameless)).bytes());
     assert!(matches!(raw, Err(Error::Refused { why: Refusal::NoName, .. })), "{raw:?}");
     // apk goes on after one empty block: what is hidden there must not pass.
@@ -249,7 +253,7 @@ fn what_is_no_package_is_told_apart() {
     assert!(matches!(read(b"ADBd\0\0\0\0"), Err(Error::Version3)));
     assert!(read(b"ADBd").unwrap_err().to_string().contains("version 3"));
     assert!(matches!(read(b"<html>"), Err(Error::NotApk { .. })));
-    assert!(matches!(read(b""), Err(Error::Truncated { bytes: 0, .. })));
+    assert!(matches!(read(b""), Err(Error::Empty)));
     for len in 1..good.len() {
         let e = read(&good[..len]).unwrap_err();
         assert!(matches!(e, Error::Truncated { .. }), "{len} of {}: {e}", good.len());
@@ -306,7 +310,7 @@ fn signatures_made_by_openssl_are_told_right_from_wrong() {
         assert_eq!(check(&[impostor, mine.clone()]), Ok(1));
         let forged = Digests::of(b"other bytes");
         assert_eq!(verify(&package.signatures, &forged, only), wrong);
-        for at in 0..package.signatures[0].bytes.len() {
+        for at in (0..package.signatures[0].bytes.len()).step_by(15) {
             let mut changed = package.signatures.clone();
             changed[0].bytes[at] ^= 1;
             assert_eq!(verify(&changed, &package.signed, only), wrong, "byte {at}");
@@ -356,8 +360,7 @@ fn flipped_bits_of_a_genuine_package_never_pass() {
     verify(&good.signatures, &good.signed, &keys).unwrap();
     let mut members = Members::new(&bytes[..]);
     let signature = members.next_member("signature", 4096, Want::All).unwrap().unwrap().finish().unwrap();
-    // A prime step, so that all bits of a byte and all parts have their turn.
-    for at in (0..bytes.len()).step_by(3) {
+    for at in 0..bytes.len() {
         let mut changed = bytes.clone();
         changed[at] ^= 1 << (at % 8);
         if let Ok(package) = read(&changed)

@@ -25,6 +25,9 @@ pub enum Error {
          version 2 packages and indexes"
     )]
     Version3,
+    /// No bytes at all.
+    #[error("is empty; remove it and fetch it again")]
+    Empty,
     /// The file ends too early.
     #[error("is truncated: it ends after {bytes} bytes, inside {part}; remove it and fetch it again")]
     Truncated {

@@ -93,7 +93,12 @@ impl IndexEntry {
     /// Takes one field; `Ok(false)` if the key is not known.
     pub(super) fn set(&mut self, key: u8, value: &str) -> Result<bool, String> {
         let text = || value.to_string();
-        let words = || value.split_whitespace().map(String::from).collect();
+        let words = || {
+            let blanks = value.bytes().filter(|b| *b == b' ').count();
+            let mut words = Vec::with_capacity(if value.is_empty() { 0 } else { blanks + 1 });
+            words.extend(value.split_ascii_whitespace().map(String::from));
+            words
+        };
         let number = || match value {
             "" => Ok(0),
             _ => value
@@ -223,6 +228,9 @@ impl Index {
             }
         }
         let content = bytes.get(begin..).unwrap_or_default();
+        if bytes.is_empty() {
+            return Err(Error::Empty);
+        }
         if content.is_empty() {
             return Err(Error::Truncated { part: INDEX, bytes: bytes.len() as u64 });
         }
@@ -231,7 +239,8 @@ impl Index {
         for entry in tar::Archive::new(&tar[..]).entries().map_err(damaged)? {
             let mut entry = entry.map_err(damaged)?;
             let name = entry.path_bytes().into_owned();
-            let mut data = vec![];
+            // Not more than there is, whatever the header says.
+            let mut data = Vec::with_capacity(entry.size().min(tar.len() as u64) as usize);
             entry.read_to_end(&mut data).map_err(damaged)?;
             match &name[..] {
                 b"DESCRIPTION" => description = String::from_utf8_lossy(&data).trim_end().to_string(),

@@ -74,6 +74,11 @@ impl<R: BufRead> Members<R> {
         want: Want,
     ) -> Result<Option<Member<'_, R>>, Error> {
         let at = self.source.consumed;
+        while let Err(e) = self.source.inner.fill_buf() {
+            if e.kind() != io::ErrorKind::Interrupted {
+                return Err(Error::Io(e));
+            }
+        }
         let head = self.source.inner.fill_buf().map_err(Error::Io)?;
         match head {
             [] => return Ok(None),

@@ -44,7 +44,7 @@ impl Default for Limits {
             control_bytes: 16 << 20,
             signatures: 16,
             data_bytes: 16 << 30,
-            entries: 1_000_000,
+            entries: 500_000,
             names_bytes: 256 << 20,
             index_bytes: 512 << 20,
         }

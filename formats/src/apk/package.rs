@@ -75,7 +75,7 @@ impl Package {
             let part = if members.position() == 0 { SIGNATURE } else { CONTROL };
             let Some(mut member) = members.next_member(part, limits.control_bytes, Want::All)? else {
                 return Err(match members.position() {
-                    0 => Error::Truncated { part: "nothing: it is empty", bytes: 0 },
+                    0 => Error::Empty,
                     bytes => Error::Truncated { part: CONTROL, bytes },
                 });
             };

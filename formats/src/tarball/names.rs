@@ -19,6 +19,9 @@ pub enum Refusal {
     /// Longer than Linux takes.
     #[error("path is longer than 4095 bytes")]
     TooLong,
+    /// One of very many directories without entries of their own.
+    #[error("lies too deep in directories that have no entries of their own")]
+    TooDeep,
     /// An earlier entry has the same path, and is not the same directory.
     #[error("appears twice")]
     Twice,
@@ -89,10 +92,14 @@ pub(super) enum Place {
     Other,
 }
 
+/// Bytes of the paths of implied directories: one entry of 4000 bytes can imply 2000 of them, 4 MB together.
+const IMPLIED_MAX: usize = 64 << 20;
+
 /// All paths so far.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     places: HashMap<Vec<u8>, Place>,
+    implied_bytes: usize,
 }
 
 impl Names {
@@ -119,7 +126,13 @@ impl Names {
                 Some(Place::Dir { .. } | Place::Implied) => break,
                 Some(Place::Symlink(_)) => return Err(Refusal::BelowSymlink),
                 Some(_) => return Err(Refusal::BelowFile),
-                None => missing.push(rest.to_vec()),
+                None => {
+                    self.implied_bytes += rest.len();
+                    if self.implied_bytes > IMPLIED_MAX {
+                        return Err(Refusal::TooDeep);
+                    }
+                    missing.push(rest.to_vec());
+                }
             }
         }
         self.places.extend(missing.into_iter().map(|dir| (dir, Place::Implied)));
