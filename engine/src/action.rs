@@ -217,10 +217,21 @@ pub trait Builtin: Send + Sync {
     fn fits(&self, _cx: &BuiltinCx<'_>, _pin: &Pin) -> Result<bool, StepError> {
         Ok(true)
     }
-    /// What of the pin decides the result: parameters of the key.
-    fn pinned(&self, pin: &Pin) -> BTreeMap<String, String> {
-        pin.fields.clone()
+    /// What of the pin decides the result, and of inputs of which less than their bytes does. Runs on the scheduler.
+    fn pinned(&self, _cx: &BuiltinCx<'_>, pin: &Pin) -> Result<Pinned, StepError> {
+        Ok(Pinned { params: pin.fields.clone(), ..Pinned::default() })
     }
+}
+
+/// What a pinned step's key has beside the usual, and in place of some inputs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pinned {
+    /// Further parameters.
+    pub params: BTreeMap<String, String>,
+    /// Inputs of which only these parameters decide: their bytes are not in the key.
+    pub replaced: Vec<String>,
+    /// Parameters of the step that are not in the key either: they only tell how the pin is found.
+    pub replaced_params: Vec<String>,
 }
 
 /// How a pin is to be found.
@@ -242,6 +253,8 @@ pub struct Made {
     pub facts: BTreeMap<String, String>,
     /// Remarks kept with the result and shown by `show`, also on a hit.
     pub notes: Vec<String>,
+    /// Remarks that are said when the step has run.
+    pub warnings: Vec<String>,
 }
 
 /// A step's failure, for the person at the desk.

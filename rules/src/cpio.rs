@@ -228,6 +228,7 @@ impl Builtin for Pack {
                 .into(),
             facts: facts.into_iter().map(|(k, v)| (k.to_owned(), v.to_string())).collect(),
             notes: Vec::new(),
+            ..Made::default()
         })
     }
 }

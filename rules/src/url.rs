@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use mosbuild_cache::{Output, OutputKind};
-use mosbuild_engine::action::{Builtin, BuiltinCx, Input, Locking, Made, OutKind, StepError};
+use mosbuild_engine::action::{Builtin, BuiltinCx, Input, Locking, Made, OutKind, Pinned, StepError};
 use mosbuild_engine::fetch::{Expected, Fetched, Request};
 use mosbuild_engine::lockfile::{Pin, Row};
 use mosbuild_engine::plan::Planner;
@@ -46,8 +46,8 @@ impl Builtin for FetchUrl {
         Ok(Pin { fields: row(&cx.fetch(&request)?), ..Pin::default() })
     }
 
-    fn pinned(&self, pin: &Pin) -> BTreeMap<String, String> {
-        decisive(&pin.fields)
+    fn pinned(&self, _: &BuiltinCx<'_>, pin: &Pin) -> Result<Pinned, StepError> {
+        Ok(Pinned { params: decisive(&pin.fields), ..Pinned::default() })
     }
 
     fn run(&self, cx: &BuiltinCx<'_>) -> Result<Made, StepError> {

@@ -37,7 +37,9 @@ impl Narrator {
                 Some([Some(text), github].into_iter().flatten().collect::<Vec<_>>().join("\n"))
             }
             _ if self.verbosity < 0 => None,
-            Event::Locked { id } => Some(format!("{}  {id}", Paint::Cyan.on(self.color, "locked "))),
+            Event::Locked { id } => {
+                Some(format!("{}  {id}  (in mosbuild.lock)", Paint::Cyan.on(self.color, "locked ")))
+            }
             Event::StepOutput { target, step, line } if self.verbosity > 0 => {
                 let place = Paint::Dim.on(self.color, &format!("{target}:{step}|"));
                 Some(format!("{place} {}", clean_line(line)))

@@ -8,11 +8,15 @@ use mosbuild_cache::{OutputKind, Store};
 use super::Resolved;
 use super::worker::{Broken, Execution, Job};
 use crate::action::{Available, Builtin, BuiltinCx, Locking, OutKind, StepError};
+use crate::events::Event;
 use crate::inputs::Source;
 use crate::lockfile::Pin;
 
 pub(super) fn run(job: &Job, work: &dyn Builtin, log: &mut Vec<u8>) -> Result<Execution, Broken> {
     let made = with(job, log, |cx| work.run(cx))?;
+    for warning in &made.warnings {
+        job.sink.event(&Event::Warning { message: format!("{}: {warning}", job.target()) });
+    }
     for (name, kind) in work.outputs() {
         let fits = made.outputs.get(&name).is_some_and(|o| {
             matches!(
@@ -35,7 +39,15 @@ pub(super) fn lock(
     locking: &Locking<'_>,
     log: &mut Vec<u8>,
 ) -> Result<Pin, Broken> {
-    with(job, log, |cx| work.lock(cx, locking))
+    let id = job.node().step.pin.as_deref().unwrap_or_default();
+    with(job, log, |cx| work.lock(cx, locking)).map_err(|mut broken| {
+        if job.prepared.fetcher.offline() && broken.error.exit == 4 {
+            let why = &broken.error.message;
+            broken.error.message =
+                format!("{id} is not in mosbuild.lock as it is asked for, and cannot be locked offline: {why}");
+        }
+        broken
+    })
 }
 
 /// Gives a builtin its inputs, a folder of its own, and ears for what it says.

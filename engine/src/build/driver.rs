@@ -309,10 +309,10 @@ impl<'a> Driver<'a> {
         let Some(inputs) = evaluator.inputs(node, &|step, name| self.output(step, name)) else {
             return Ok(());
         };
-        let pin = match self.standing(ix, &inputs) {
+        let pinned = match self.standing(ix, &inputs) {
             Ok(Standing::Unpinned) => None,
-            Ok(Standing::Pinned(_)) if wanted == Wanted::Pin => return Ok(()),
-            Ok(Standing::Pinned(pin)) => Some(pin),
+            Ok(Standing::Pinned(..)) if wanted == Wanted::Pin => return Ok(()),
+            Ok(Standing::Pinned(_, pinned)) => Some(pinned),
             Ok(Standing::Missing(previous)) => {
                 self.notes[ix as usize].reason = Reason::Unlocked;
                 self.find_pin(ix, inputs, previous);
@@ -326,7 +326,7 @@ impl<'a> Driver<'a> {
                 return Ok(());
             }
         };
-        let bytes = evaluator.record(node, &inputs, pin.as_ref())?.encode();
+        let bytes = evaluator.record(node, &inputs, pinned.as_ref())?.encode();
         let key = Digest::of(&bytes);
         let target = &prepared.loaded.targets[node.target as usize].name;
         let memory = self.workspace.memory.get(target, &node.step.name);
@@ -414,7 +414,7 @@ impl<'a> Driver<'a> {
         let target = self.prepared.loaded.targets[node.target as usize].name.clone();
         let step = node.step.name.clone();
         let pin = match (&locking, self.standing(ix, &inputs)) {
-            (None, Ok(Standing::Pinned(pin))) => Some(pin),
+            (None, Ok(Standing::Pinned(pin, _))) => Some(pin),
             _ => None,
         };
         let started = match &locking {

@@ -6,10 +6,9 @@ use std::sync::Arc;
 
 use mosbuild_cache::{Digest, Node, Output, OutputKind, Store, Tree};
 
-use crate::action::{Command, EnvVar, ExecutorKind, Input, OutKind, Work};
+use crate::action::{Command, EnvVar, ExecutorKind, Input, OutKind, Pinned, Work};
 use crate::inputs::{Source, Sources};
 use crate::load::Loaded;
-use crate::lockfile::Pin;
 use crate::plan::{StepGraph, StepNode};
 use crate::record::{ActionRecord, Part, SCHEMA, Value};
 use crate::rule::Registry;
@@ -67,7 +66,7 @@ impl Evaluator<'_> {
         &self,
         node: &StepNode,
         inputs: &[Resolved],
-        pin: Option<&Pin>,
+        pinned: Option<&Pinned>,
     ) -> Result<ActionRecord, std::io::Error> {
         let mut record = ActionRecord::default();
         let rule = &self.loaded.targets[node.target as usize].rule;
@@ -76,15 +75,16 @@ impl Evaluator<'_> {
         record.set(Part::RuleVersion, Value::Number(u64::from(self.registry.version(rule))));
         record.text(Part::Step, &node.step.name);
         record.text(Part::Platform, self.platform);
-        for (name, value) in &node.step.params {
+        let replaced = |name: &String| pinned.is_some_and(|p| p.replaced_params.contains(name));
+        for (name, value) in node.step.params.iter().filter(|(name, _)| !replaced(name)) {
             record.text(Part::Param(name.clone()), value);
         }
         match &node.step.work {
             Work::Builtin(b) => {
                 record.text(Part::Builtin, b.name());
                 record.set(Part::BuiltinVersion, Value::Number(u64::from(b.version())));
-                for (name, value) in pin.map(|pin| b.pinned(pin)).unwrap_or_default() {
-                    record.text(Part::Param(name), value);
+                for (name, value) in pinned.iter().flat_map(|p| &p.params) {
+                    record.text(Part::Param(name.clone()), value);
                 }
                 for (name, kind) in b.outputs() {
                     record.text(Part::Output(name), kind_text(kind));
@@ -93,6 +93,9 @@ impl Evaluator<'_> {
             Work::Command(c) => self.command(&mut record, c, node.step.is_rooted()),
         }
         for (input, resolved) in node.step.inputs.iter().zip(inputs) {
+            if pinned.is_some_and(|p| p.replaced.contains(&input.name)) {
+                continue;
+            }
             if matches!(node.step.work, Work::Command(_)) {
                 record.text(Part::Policy(format!("place {}", input.name)), format!("{:?}", input.place));
             }

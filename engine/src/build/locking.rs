@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use super::builtin::available;
 use super::driver::{Driver, State};
 use super::{Goal, Prepared, Resolved};
-use crate::action::{Builtin, BuiltinCx, StepError, Work};
+use crate::action::{Builtin, BuiltinCx, Pinned, StepError, Work};
 use crate::events::Event;
-use crate::lockfile::Pin;
+use crate::lockfile::{Pin, Update};
 use crate::plan::{StepGraph, StepIx, StepNode};
 use crate::rule::PlanError;
 
@@ -53,8 +53,8 @@ pub(super) fn wanted(graph: &StepGraph, goal: Goal) -> Vec<Wanted> {
 pub(super) enum Standing {
     /// It has none.
     Unpinned,
-    /// The lock has it.
-    Pinned(Pin),
+    /// The lock has it; and what it gives the key.
+    Pinned(Pin, Pinned),
     /// It is to be found; this is what the lock has, if it has one.
     Missing(Option<Pin>),
 }
@@ -79,11 +79,12 @@ impl Driver<'_> {
         };
         let found = self.prepared.pin(id);
         let updated = self.locked.contains(id);
+        let update = &self.options.update;
         if let Some(pin) = &found
-            && (updated || !self.options.update.takes(self.target_name(ix)) && !self.takes_row(pin))
-            && (updated || self.fits(node, &**work, inputs, pin)?)
+            && (updated || !update.takes(self.target_name(ix)) && !takes_row(update, pin))
+            && let Some(pinned) = self.fits(node, &**work, inputs, pin, updated)?
         {
-            return Ok(Standing::Pinned(pin.clone()));
+            return Ok(Standing::Pinned(pin.clone(), pinned));
         }
         let refused = |e: PlanError| StepError { help: e.help, ..StepError::new(e.message).exit(e.exit) };
         if let Ok(pins) = self.prepared.pins.1.lock() {
@@ -92,17 +93,15 @@ impl Driver<'_> {
         Ok(Standing::Missing(found))
     }
 
-    fn takes_row(&self, pin: &Pin) -> bool {
-        pin.tables.values().flatten().any(|(name, _)| self.options.update.takes_row(name))
-    }
-
+    /// What the pin gives the key, if it is for what the step asks now.
     fn fits(
         &self,
         node: &StepNode,
         work: &dyn Builtin,
         inputs: &[Resolved],
         pin: &Pin,
-    ) -> Result<bool, StepError> {
+        surely: bool,
+    ) -> Result<Option<Pinned>, StepError> {
         let mut by_name = BTreeMap::new();
         for (input, resolved) in node.step.inputs.iter().zip(inputs) {
             by_name.insert(input.name.clone(), available(self.store, resolved)?);
@@ -118,7 +117,10 @@ impl Driver<'_> {
             fetcher: &self.prepared.fetcher,
             progress: &|_, _, _| {},
         };
-        work.fits(&cx, pin)
+        match surely || work.fits(&cx, pin)? {
+            true => Ok(Some(work.pinned(&cx, pin)?)),
+            false => Ok(None),
+        }
     }
 
     /// Puts a step into the queue of those whose pin is to be found; one of several with the same source at a time.
@@ -169,4 +171,9 @@ impl Driver<'_> {
             self.evaluate.extend(waiting);
         }
     }
+}
+
+/// Whether something in a pin is to be found anew.
+fn takes_row(update: &Update, pin: &Pin) -> bool {
+    pin.tables.values().flatten().any(|(name, _)| update.takes_row(name))
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use mosbuild_cache::{Output, OutputKind};
-use mosbuild_engine::action::{Builtin, BuiltinCx, Locking, Made, OutKind, StepError};
+use mosbuild_engine::action::{Builtin, BuiltinCx, Locking, Made, OutKind, Pinned, StepError};
 use mosbuild_engine::fetch::{Fetched, Request};
 use mosbuild_engine::lockfile::Pin;
 use sha2::{Digest as _, Sha512};
@@ -55,8 +55,8 @@ impl Builtin for FetchMiniroot {
         Ok(Pin { fields, ..Pin::default() })
     }
 
-    fn pinned(&self, pin: &Pin) -> BTreeMap<String, String> {
-        decisive(&pin.fields)
+    fn pinned(&self, _: &BuiltinCx<'_>, pin: &Pin) -> Result<Pinned, StepError> {
+        Ok(Pinned { params: decisive(&pin.fields), ..Pinned::default() })
     }
 
     fn run(&self, cx: &BuiltinCx<'_>) -> Result<Made, StepError> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io::BufReader;
 
 use mosbuild_cache::{Entry, Node, Tree};
-use mosbuild_engine::action::{Builtin, BuiltinCx, Locking, Made, OutKind, StepError};
+use mosbuild_engine::action::{Builtin, BuiltinCx, Locking, Made, OutKind, Pinned, StepError};
 use mosbuild_engine::fetch::{FetchError, Fetched, Request};
 use mosbuild_engine::lockfile::{Pin, Row};
 use mosbuild_formats::apk::chain::{Node as Link, Set};
@@ -54,10 +54,22 @@ impl Builtin for FetchPackages {
         Ok(same && Root::read(cx, &*cx.tree("base")?)?.fingerprint() == pin.field("base"))
     }
 
-    fn pinned(&self, pin: &Pin) -> BTreeMap<String, String> {
+    /// The list stands for the names in it, base for what is installed there, keys for nothing: what they vouched for is
+    /// locked.
+    fn pinned(&self, cx: &BuiltinCx<'_>, pin: &Pin) -> Result<Pinned, StepError> {
         let cell = |row: &Row, name: &str| row.get(name).cloned().unwrap_or_default();
         let line = |row: &Row| format!("{} (blake3 {})", cell(row, "version"), cell(row, "blake3"));
-        pin.rows("package").map(|(name, row)| (format!("package {name}"), line(row))).collect()
+        let mut params: BTreeMap<String, String> =
+            pin.rows("package").map(|(name, row)| (format!("package {name}"), line(row))).collect();
+        let world: Vec<String> = world::asked(cx)?.into_iter().map(|a| a.text).collect();
+        params.insert("world".into(), world.join(" "));
+        params.insert("base".into(), pin.field("base").to_owned());
+        let only_for_the_pin = ["list", "packages", "repositories", "keys"].map(str::to_owned);
+        Ok(Pinned {
+            params,
+            replaced: cx.inputs.keys().cloned().collect(),
+            replaced_params: only_for_the_pin.into(),
+        })
     }
 
     fn run(&self, cx: &BuiltinCx<'_>) -> Result<Made, StepError> {

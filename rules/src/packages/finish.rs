@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use mosbuild_cache::{Entry, Node, Tree, TreePath};
 use mosbuild_engine::action::{Builtin, BuiltinCx, Made, OutKind, StepError};
-use mosbuild_formats::apk::db::Installed;
+use mosbuild_formats::apk::db::{Installed, InstalledPackage};
 
 use super::fetch::{file, locked_of};
 use crate::miniroot::{content, database};
@@ -47,24 +47,21 @@ impl Builtin for Finish {
             TRACES.iter().any(|t| path.starts_with(t)) && file(&base, &path).is_none()
         };
         let mut entries: Vec<Entry> = tree.iter().filter(|e| !trace(&e.path)).cloned().collect();
-        add_covered(&mut entries, &db)?;
+        add_covered(&mut entries, &db, database(cx.store, &base)?.as_ref())?;
         let days = cx.param("epoch").parse::<u64>().unwrap_or(0) / DAY;
         for path in ["etc/shadow", "etc/shadow-"] {
             without_dates(cx, &mut entries, &base, path, days)?;
         }
         let count = db.packages.len();
-        let mut notes = Vec::new();
-        if !cx.param("scripts").is_empty() {
-            notes.push(format!("scripts and triggers of packages: {}", cx.param("scripts")));
-        }
-        for note in &notes {
-            (cx.log)(note);
-        }
+        let skipped = Some(cx.param("scripts")).filter(|why| !why.is_empty());
+        let notes: Vec<String> =
+            skipped.map(|why| format!("scripts and triggers of packages: {why}")).into_iter().collect();
         (cx.log)(&format!("{count} packages installed"));
         let tree = tree_output(cx.store, &tree_of(entries)?)?;
         Ok(Made {
             outputs: BTreeMap::from([("tree".to_owned(), tree)]),
             facts: BTreeMap::from([("count".to_owned(), count.to_string())]),
+            warnings: notes.clone(),
             notes,
         })
     }
@@ -98,12 +95,15 @@ fn complete(db: &Installed, locked: &str) -> Result<(), StepError> {
     }
 }
 
-/// Folders of packages that were made where the sandbox had its own.
-fn add_covered(entries: &mut Vec<Entry>, db: &Installed) -> Result<(), StepError> {
+/// Folders of packages that apk made now, where the sandbox had its own.
+fn add_covered(entries: &mut Vec<Entry>, db: &Installed, before: Option<&Installed>) -> Result<(), StepError> {
     let there: std::collections::HashSet<Vec<u8>> =
         entries.iter().map(|e| e.path.as_bytes().to_vec()).collect();
     let mut added = std::collections::HashSet::new();
-    for dir in db.packages.iter().flat_map(|p| &p.dirs) {
+    let new = |p: &&InstalledPackage| {
+        !before.is_some_and(|b| b.get(&p.info.name).is_some_and(|b| b.info.identity == p.info.identity))
+    };
+    for dir in db.packages.iter().filter(new).flat_map(|p| &p.dirs) {
         let covered = |top: &str| {
             dir.path.strip_prefix(top.as_bytes()).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
         };
