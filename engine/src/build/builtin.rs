@@ -43,8 +43,9 @@ pub(super) fn lock(
     with(job, log, |cx| work.lock(cx, locking)).map_err(|mut broken| {
         if job.prepared.fetcher.offline() && broken.error.exit == 4 {
             let why = &broken.error.message;
-            broken.error.message =
-                format!("{id} is not in mosbuild.lock as it is asked for, and cannot be locked offline: {why}");
+            broken.error.message = format!(
+                "{id} is not in mosbuild.lock as it is asked for, and cannot be locked offline: {why}"
+            );
         }
         broken
     })

@@ -174,7 +174,18 @@ pub fn download(cx: &BuiltinCx<'_>, downloads: &[Download]) -> Result<Vec<Fine>,
             None => Ok(Request { url: d.url(), expected: None, max_size: d.size.clamp(1, LARGEST) }),
         })
         .collect::<Result<Vec<Request>, StepError>>()?;
-    let fetched = cx.fetcher.fetch_all(cx.store, &requests, cx).map_err(Failed::Fetch)?;
+    let fetched = cx.fetcher.fetch_all(cx.store, &requests, cx).map_err(|e| {
+        let gone = e.absent().map(str::to_owned);
+        let locked =
+            downloads.iter().find(|d| d.locked.is_some() && gone.as_deref() == Some(d.url().as_str()));
+        match locked {
+            Some(d) => Failed::from(StepError::from(e).help(format!(
+                "it has made way for a newer version: `mosbuild lock --update {}` takes that one",
+                d.name
+            ))),
+            None => Failed::Fetch(e),
+        }
+    })?;
     downloads
         .par_iter()
         .zip(fetched)

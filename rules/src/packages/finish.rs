@@ -96,7 +96,11 @@ fn complete(db: &Installed, locked: &str) -> Result<(), StepError> {
 }
 
 /// Folders of packages that apk made now, where the sandbox had its own.
-fn add_covered(entries: &mut Vec<Entry>, db: &Installed, before: Option<&Installed>) -> Result<(), StepError> {
+fn add_covered(
+    entries: &mut Vec<Entry>,
+    db: &Installed,
+    before: Option<&Installed>,
+) -> Result<(), StepError> {
     let there: std::collections::HashSet<Vec<u8>> =
         entries.iter().map(|e| e.path.as_bytes().to_vec()).collect();
     let mut added = std::collections::HashSet::new();

@@ -202,7 +202,7 @@ impl Resolver<'_> {
                 true => {
                     format!("apk cannot resolve the packages (exit code {code:?}):\n{}", output.trim_end())
                 }
-                false => format!("the packages do not go together; apk says:\n{}", reason.join("\n")),
+                false => format!("the packages conflict with each other; apk says:\n{}", reason.join("\n")),
             };
             return StepError::new(text).help("loosen or remove one of the constraints that are named");
         }
