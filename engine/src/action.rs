@@ -209,6 +209,10 @@ pub trait Builtin: Send + Sync {
     fn waits(&self) -> bool {
         false
     }
+    /// Whether it runs programs of a tree ([`crate::rooted::ask`]), for which the host must allow a sandbox.
+    fn asks_in_a_root(&self) -> bool {
+        false
+    }
     /// Finds the pin of the step's source: what it stands for now. Only for steps with `Step::pin`; may use the network.
     fn lock(&self, _cx: &BuiltinCx<'_>, _locking: &Locking<'_>) -> Result<Pin, StepError> {
         Err(StepError::new(format!("{} has nothing to lock; this is a fault of mosbuild", self.name())))

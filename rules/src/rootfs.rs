@@ -26,8 +26,54 @@ pub struct Rootfs {
     /// Paths and globs to take out.
     #[serde(default)]
     remove: OneOrMany,
+    /// Sets of files to take out.
+    #[serde(default)]
+    clean: CleanSets,
     /// A tree whose files are larger is an error.
     max_size: Option<String>,
+}
+
+/// One set, or several.
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum CleanSets {
+    One(Clean),
+    Many(Vec<Clean>),
+}
+
+/// Files that a running system can do without.
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum Clean {
+    /// What apk keeps of downloads and indexes.
+    ApkCache,
+    /// The database of installed packages: without it the system's own apk cannot work on it.
+    ApkDb,
+}
+
+impl Default for CleanSets {
+    fn default() -> CleanSets {
+        CleanSets::Many(Vec::new())
+    }
+}
+
+impl CleanSets {
+    fn all(&self) -> &[Clean] {
+        match self {
+            CleanSets::One(set) => std::slice::from_ref(set),
+            CleanSets::Many(sets) => sets,
+        }
+    }
+}
+
+impl Clean {
+    /// What it takes out.
+    fn globs(self) -> &'static [&'static str] {
+        match self {
+            Clean::ApkCache => &["var/cache/apk/*", "etc/apk/cache"],
+            Clean::ApkDb => &["lib/apk", "usr/lib/apk", "etc/apk/world"],
+        }
+    }
 }
 
 /// How many overrides are listed.
@@ -74,6 +120,10 @@ impl Rule for Rootfs {
         }
         let params = [
             ("remove", self.remove.all().join("\n")),
+            (
+                "clean",
+                self.clean.all().iter().flat_map(|c| c.globs()).copied().collect::<Vec<_>>().join("\n"),
+            ),
             ("max_size", self.max_size.clone().unwrap_or_default()),
         ];
         let step = planner.step(builtin("merge", Merge, inputs, &params));
@@ -143,7 +193,12 @@ impl Builtin for Merge {
             cx.param("remove").lines().filter(|l| !l.is_empty()).map(str::to_owned).collect();
         let remove = matcher(&globs).map_err(|(_, e)| StepError::new(e))?;
         let mut hit = vec![false; globs.len()];
+        let clean: Vec<String> = cx.param("clean").lines().map(str::to_owned).collect();
+        let clean = matcher(&clean).map_err(|(_, e)| StepError::new(e))?;
         let tree = merged.tree.filter(|entry| {
+            if clean.is_match(entry.path.as_path()) {
+                return false;
+            }
             let matches = remove.matches(entry.path.as_path());
             matches.iter().for_each(|at| hit[*at] = true);
             matches.is_empty()

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use mosbuild_engine::action::{ExecutorKind, Work};
-use mosbuild_engine::exec::probe;
+use mosbuild_engine::exec::{probe, probe_root};
 use mosbuild_engine::plan::{StepGraph, plan};
 use mosbuild_engine::tools::Identity;
 use serde_json::json;
@@ -98,6 +98,8 @@ struct Needs {
     /// Tool → targets.
     tools: BTreeMap<String, BTreeSet<String>>,
     sandboxed: BTreeSet<String>,
+    /// Some step runs in a root of its own: packages are installed so.
+    rooted: bool,
     /// Some step runs a virtual machine.
     machines: bool,
 }
@@ -113,6 +115,7 @@ fn needs(session: &Session, graph: &StepGraph) -> Needs {
         needs.machines |= command.devices.iter().any(|d| d.ends_with("kvm"));
         if command.executor == ExecutorKind::Sandbox {
             needs.sandboxed.insert(target);
+            needs.rooted |= node.step.is_rooted();
         }
     }
     needs
@@ -122,8 +125,12 @@ fn sandbox(needs: &Needs) -> Option<Finding> {
     if needs.sandboxed.is_empty() {
         return None;
     }
-    let (found, help) = match probe() {
-        Ok(()) => (Ok("namespaces work".into()), Vec::new()),
+    let (probed, works) = match needs.rooted {
+        true => (probe_root(), "namespaces work, and roots of their own"),
+        false => (probe(), "namespaces work"),
+    };
+    let (found, help) = match probed {
+        Ok(()) => (Ok(works.into()), Vec::new()),
         Err(refused) => {
             let without = "or set `executor: host` on the targets that may run without a sandbox";
             (Err(refused.reason), vec![refused.remedy, without.into()])

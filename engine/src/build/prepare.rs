@@ -181,11 +181,12 @@ pub fn prepare(
     let mut wanted: Vec<(u32, Input)> = Vec::new();
     let mut tool_names = BTreeSet::new();
     let mut host_env = BTreeSet::new();
-    let mut sandboxed = false;
+    let (mut sandboxed, mut rooted) = (false, false);
     for (node, active) in graph.steps.iter().zip(&active) {
         if *active == Wanted::No {
             continue;
         }
+        rooted |= matches!(&node.step.work, Work::Builtin(b) if b.asks_in_a_root());
         for input in &node.step.inputs {
             if !matches!(input.from, Input::Upstream { .. } | Input::Step { .. }) {
                 wanted.push((node.target, input.from.clone()));
@@ -196,6 +197,7 @@ pub fn prepare(
                 tool_names.extend(c.tools.iter().cloned());
             }
             sandboxed |= c.executor == ExecutorKind::Sandbox;
+            rooted |= node.step.is_rooted();
             host_env.extend(c.env.values().filter_map(|v| match v {
                 EnvVar::Host { name, .. } => Some(name.clone()),
                 EnvVar::Value(_) => None,
@@ -206,10 +208,18 @@ pub fn prepare(
     wanted.dedup();
     let sources = Sources::collect(&loaded, &wanted, &mut workspace.stat_cache)
         .map_err(|e| BuildError::new(2, e.to_string()))?;
-    if sandboxed && let Err(unavailable) = crate::exec::probe() {
-        return Err(BuildError::new(3, format!("steps cannot be sandboxed here: {}", unavailable.reason))
-            .help(unavailable.remedy)
-            .help("or set `executor: host` on the targets that may run without a sandbox"));
+    let probed = match (rooted, sandboxed) {
+        (true, _) => crate::exec::probe_root(),
+        (false, true) => crate::exec::probe(),
+        (false, false) => Ok(()),
+    };
+    if let Err(unavailable) = probed {
+        let error = BuildError::new(3, format!("steps cannot be sandboxed here: {}", unavailable.reason))
+            .help(unavailable.remedy);
+        return Err(match rooted {
+            true => error,
+            false => error.help("or set `executor: host` on the targets that may run without a sandbox"),
+        });
     }
     let names: Vec<String> = tool_names.into_iter().collect();
     let tools = workspace.host.identify(&names).map_err(|missing| BuildError {

@@ -146,7 +146,7 @@ impl fmt::Display for FetchError {
                 list(f, others)
             }
             FetchError::Offline { url, tried } => {
-                write!(f, "{url} is not in the store, and the network may not be used")?;
+                write!(f, "{url} is not in the store, and with --offline the network may not be used")?;
                 list(f, tried)
             }
             FetchError::Local { url, source } => write!(f, "{url} could not be stored: {source}"),

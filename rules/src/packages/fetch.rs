@@ -44,6 +44,10 @@ impl Builtin for FetchPackages {
         true
     }
 
+    fn asks_in_a_root(&self) -> bool {
+        true
+    }
+
     fn lock(&self, cx: &BuiltinCx<'_>, locking: &Locking<'_>) -> Result<Pin, StepError> {
         resolve::resolve(cx, locking)
     }
