@@ -97,7 +97,6 @@ impl Pin {
     }
 
     fn write(&self, id: &str, out: &mut String) {
-        let quoted = |text: &str| Value::String(text.to_owned()).to_string();
         let key = |name: &str| {
             let bare = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
             if !name.is_empty() && name.chars().all(bare) { name.to_owned() } else { quoted(name) }
@@ -115,6 +114,22 @@ impl Pin {
             }
         }
     }
+}
+
+/// A basic string of TOML on one line, whatever is in it: the toml crate would spread some over several.
+fn quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if c.is_control() => {
+                let _ = write!(out, "\\u{:04X}", c as u32);
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
 }
 
 /// What may be done about a source that the lock does not have, or not as it is asked for now.

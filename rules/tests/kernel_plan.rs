@@ -191,7 +191,7 @@ fn wrong_fields_are_refused() {
             "expected a string in quotes",
             "write it in quotes: \"0755\"",
         ),
-        ("{ path: src }", "{ url: \"https://example.org/linux.tar.xz\" }", "url", ""),
+        ("{ path: src }", "{ url: linux.tar.xz }", "\"linux.tar.xz\" is no URL", ""),
     ] {
         assert!(FILE.contains(from), "{from}");
         let dir = workspace(&FILE.replace(from, to));

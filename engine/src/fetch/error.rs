@@ -17,6 +17,8 @@ pub struct Tried {
     pub reason: String,
     /// The place was reached, and has no such file.
     pub absent: bool,
+    /// The place could not be reached at all.
+    pub unreachable: bool,
     /// What to do about it.
     pub help: Option<String>,
 }
@@ -77,10 +79,13 @@ pub enum FetchError {
 }
 
 impl FetchError {
-    /// The URL of a file that no place which could be reached has.
+    /// The URL of a file that some place was asked for, and no place that could be reached has.
     pub fn absent(&self) -> Option<&str> {
         match self {
-            FetchError::Failed { url, tried } if tried.iter().any(|t| t.absent) => Some(url),
+            FetchError::Failed { url, tried } | FetchError::Offline { url, tried } => {
+                let asked = tried.iter().any(|t| t.absent);
+                (asked && tried.iter().all(|t| t.absent || t.unreachable)).then_some(url)
+            }
             _ => None,
         }
     }
@@ -198,6 +203,7 @@ pub(super) struct Trouble {
     /// How long the place asks to be left alone.
     pub after: Option<std::time::Duration>,
     pub absent: bool,
+    pub unreachable: bool,
     pub help: Option<String>,
 }
 
@@ -213,6 +219,7 @@ impl Trouble {
             place: super::places::shown(place),
             reason: self.reason,
             absent: self.absent,
+            unreachable: self.unreachable,
             help: self.help,
         }
     }

@@ -163,7 +163,11 @@ impl Http {
             };
             return Trouble { help: Some(help), ..Trouble::new(reason) };
         }
-        Trouble { retry: !(e.is_redirect() || e.is_builder()), ..Trouble::new(reason) }
+        Trouble {
+            retry: !(e.is_redirect() || e.is_builder()),
+            unreachable: e.is_connect(),
+            ..Trouble::new(reason)
+        }
     }
 
     /// Counts the tries of one place.
