@@ -412,3 +412,21 @@ fn apk_works_in_the_result() {
         assert_eq!(quiet, [&count.to_string(), name, &count.to_string(), "done"], "{said}");
     }
 }
+
+/// `fetch` promises that all is there: also where the store has lost some of it.
+#[test]
+fn fetch_brings_back_what_is_lost() {
+    let Some(alpine) = Alpine::any() else { return };
+    let mut stand = Stand::new(&alpine, alpine.list());
+    stand.space.builds(&["packages"]);
+    let row = pin(&stand.space, "packages")["package"].as_table().unwrap().values().next().unwrap().clone();
+    let digest = row["blake3"].as_str().unwrap();
+    let blob = stand.space.store().join("cas").join(&digest[..2]).join(digest);
+    std::fs::remove_file(&blob).unwrap();
+    stand.mirror.clear();
+    let fetched = stand.space.run(&["fetch"]);
+    assert_eq!((fetched.code, stand.mirror.packages().len()), (Some(0), 1), "{fetched}");
+    assert!(blob.exists());
+    stand.mirror.stop();
+    stand.space.builds(&["packages", "--offline", "--locked", "--force", "packages"]);
+}

@@ -14,7 +14,7 @@ use super::locking::{Standing, Wanted};
 use super::place;
 use super::verdict::Note;
 use super::worker::{self, Attempt, Job, Purpose};
-use super::{BuildError, BuildOptions, Forecast, Goal, Predicted, Prepared, Report, Resolved, Workspace};
+use super::{BuildError, BuildOptions, Goal, Prepared, Report, Resolved, Workspace};
 use crate::events::{EVENTS_SCHEMA, Event, Sink};
 use crate::lockfile::Pin;
 use crate::plan::StepIx;
@@ -120,6 +120,9 @@ pub(super) fn run(
     let mut placed = place::Placed::default();
     loop {
         runtime.block_on(driver.work())?;
+        if options.goal == Goal::Fetch && !driver.interrupted && !driver.stopping() && driver.fetch_lost() {
+            continue;
+        }
         if driver.interrupted || driver.stopping() || options.goal != Goal::Build {
             break;
         }
@@ -153,44 +156,8 @@ pub(super) fn run(
     report
 }
 
-pub(super) fn predict(
-    workspace: &mut Workspace,
-    prepared: Prepared,
-    store: &Store,
-    options: &BuildOptions,
-) -> Result<Predicted, BuildError> {
-    struct Nobody;
-    impl Sink for Nobody {
-        fn event(&self, _: &Event) {}
-    }
-    let prepared = Arc::new(prepared);
-    let mut driver = Driver::new(workspace, prepared.clone(), store, options, Arc::new(Nobody));
-    while let Some(ix) = driver.evaluate.pop_front() {
-        driver.evaluate(ix)?;
-    }
-    let mut targets = Vec::new();
-    for &t in &prepared.counted {
-        let name = &prepared.loaded.targets[t as usize].name;
-        let steps = &prepared.graph.of_target[t as usize];
-        let runs = steps.iter().find(|s| matches!(driver.states[**s as usize], State::Ready));
-        let waits = steps.iter().find(|s| matches!(driver.states[**s as usize], State::Waiting));
-        let forecast = match (runs, waits) {
-            (Some(&s), _) => {
-                let step = prepared.graph.steps[s as usize].step.name.clone();
-                let expected = driver.workspace.memory.expected(name, &step);
-                Forecast::Run { step, expected }
-            }
-            (None, Some(&s)) => Forecast::DependsOn(driver.awaited(s)),
-            (None, None) => Forecast::Hit,
-        };
-        targets.push((name.clone(), forecast));
-    }
-    let steps = (0..driver.notes.len()).map(|ix| driver.step_run(ix as StepIx)).collect();
-    Ok(Predicted { targets, steps, records: driver.records })
-}
-
 impl<'a> Driver<'a> {
-    fn new(
+    pub(super) fn new(
         workspace: &'a mut Workspace,
         prepared: Arc<Prepared>,
         store: &'a Store,
@@ -298,7 +265,7 @@ impl<'a> Driver<'a> {
     }
 
     /// Keys a step whose inputs are known and looks its result up.
-    fn evaluate(&mut self, ix: StepIx) -> Result<(), BuildError> {
+    pub(super) fn evaluate(&mut self, ix: StepIx) -> Result<(), BuildError> {
         let prepared = self.prepared.clone();
         let wanted = prepared.wanted[ix as usize];
         if !matches!(self.states[ix as usize], State::Waiting) || wanted == Wanted::No {
@@ -375,6 +342,10 @@ impl<'a> Driver<'a> {
     pub(super) fn make_ready(&mut self, ix: StepIx, inputs: Vec<Resolved>) {
         self.inputs[ix as usize] = Some(inputs);
         self.states[ix as usize] = State::Ready;
+        self.queue(ix);
+    }
+
+    pub(super) fn queue(&mut self, ix: StepIx) {
         let place = (self.priority[ix as usize], Reverse(ix));
         match self.prepared.graph.steps[ix as usize].step.waits() {
             true => self.ready_to_wait.push(place),

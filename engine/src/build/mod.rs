@@ -5,7 +5,9 @@ mod builtin;
 mod command;
 mod driver;
 mod evaluate;
+mod forecast;
 mod fresh;
+mod layout;
 mod locking;
 mod place;
 mod prepare;
@@ -19,8 +21,8 @@ use std::sync::Arc;
 
 use mosbuild_cache::{Digest, Store};
 
-pub use command::{ShellStep, prepare_shell};
 pub use evaluate::{Evaluator, INLINE_FILES, Resolved};
+pub use layout::{ShellStep, prepare_shell};
 pub use prepare::{Prepared, Site, Workspace, named, prepare};
 
 use crate::events::Sink;
@@ -189,5 +191,5 @@ pub fn predict(
     options: &BuildOptions,
 ) -> Result<Predicted, BuildError> {
     let prepared = prepare(workspace, store, options)?;
-    driver::predict(workspace, prepared, store, options)
+    forecast::predict(workspace, prepared, store, options)
 }

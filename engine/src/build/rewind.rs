@@ -1,10 +1,9 @@
 //! Lost blobs: which steps have to run again, because the store lost what they made, and what follows from that.
 //! Does not know how a blob was lost.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use mosbuild_cache::{ActionResult, Digest, Node, OutputKind, Store};
+use mosbuild_cache::{ActionResult, Digest, Node, Output, OutputKind, Store};
 
 use super::driver::{Driver, State};
 use crate::action::StepError;
@@ -92,7 +91,24 @@ impl Driver<'_> {
             self.store.forget_result(&key);
         }
         self.states[ix as usize] = State::Ready;
-        self.ready.push((self.priority[ix as usize], Reverse(ix)));
+        self.queue(ix);
+    }
+
+    /// For a fetch, whose promise is that all is there: makes steps whose downloads the store has lost run again. False
+    /// if there is none.
+    pub(super) fn fetch_lost(&mut self) -> bool {
+        let steps = self.prepared.graph.steps.iter();
+        let waits: Vec<StepIx> = (0..).zip(steps).filter(|(_, n)| n.step.waits()).map(|(ix, _)| ix).collect();
+        let mut again = false;
+        for ix in waits {
+            let State::Done(result, _) = &self.states[ix as usize] else { continue };
+            let lost: Vec<Digest> =
+                result.outputs.values().filter_map(|o| lost_blob(self.store, o)).collect();
+            for digest in lost {
+                again |= self.rewind_origins(&[ix], digest);
+            }
+        }
+        again
     }
 
     pub(super) fn reset_below(&mut self, ix: StepIx) {
@@ -114,9 +130,20 @@ impl Driver<'_> {
     }
 }
 
+/// A blob that an output needs and the store does not have.
+fn lost_blob(store: &Store, output: &Output) -> Option<Digest> {
+    match output.kind {
+        OutputKind::File { .. } => store.blob_path(&output.digest).is_err().then_some(output.digest),
+        OutputKind::Tree => match store.get_tree(&output.digest) {
+            Ok(tree) => store.lost_blobs(&tree).into_keys().next(),
+            Err(_) => Some(output.digest),
+        },
+    }
+}
+
 /// The output that needs the blob: the file itself, the encoded tree, or a file of the tree.
 fn output_with(store: &Store, result: &ActionResult, blob: Digest) -> Option<String> {
-    let needs = |o: &mosbuild_cache::Output| {
+    let needs = |o: &Output| {
         if o.digest == blob {
             return true;
         }
