@@ -277,10 +277,12 @@ fn waiting_for_an_answer_is_interrupted_too() {
     assert!(matches!(e, FetchError::Cancelled { .. }), "{e}");
     assert!(soon.0.get().unwrap().elapsed() < NOTICED);
     // So is the wait for another's download, and the wait before the next try.
-    server.put("/file", Page::new(b"x").with([Fault::Slow(Duration::from_secs(2))]));
+    let url = server.put("/slow", Page::new(b"x").with([Fault::Slow(Duration::from_secs(2))]));
     std::thread::scope(|scope| {
         let first = scope.spawn(|| desk.fetch(&url, None));
-        while server.asked().len() < 3 {
+        let begun = Instant::now();
+        while !server.asked().iter().any(|a| a.path() == "/slow") {
+            assert!(begun.elapsed() < Duration::from_secs(20), "it was never asked for");
             std::thread::sleep(Duration::from_millis(5));
         }
         let soon = Soon::default();
@@ -290,7 +292,7 @@ fn waiting_for_an_answer_is_interrupted_too() {
         assert!(first.join().unwrap().is_ok());
     });
     let busy = Fault::Status("503 Service Unavailable", "Retry-After: 5\r\n");
-    server.put("/file", Page::new(b"x").with([busy]));
+    let url = server.put("/busy", Page::new(b"x").with([busy]));
     let soon = Soon::default();
     desk.fetcher.fetch(&desk.store, &request(&url, None), &soon).unwrap_err();
     assert!(soon.0.get().unwrap().elapsed() < NOTICED);
