@@ -172,12 +172,12 @@ class Root:
         return signed(key, control, mtime) + files, q1(hashlib.sha1(control).digest())
 
     def repository(self, packages, folder, key, description):
-        """Writes the packages and a signed index of them; identities by name."""
+        """Writes the packages and a signed index of them; identity and size by name."""
         os.makedirs(folder, exist_ok=True)
         identities, entries = {}, []
         for package in packages:
             data, identity = self.package_file(package, key)
-            identities[package["P"]] = identity
+            identities[package["P"]] = identity, len(data)
             with open(os.path.join(folder, f"{package['P']}-{package['V']}.apk"), "wb") as file:
                 file.write(data)
             fields = {**package, "C": identity, "S": len(data)}
@@ -212,12 +212,12 @@ class Root:
         database = {"etc/apk/world": world, "etc/apk/arch": packages[0]["A"] + "\n", f"{DB}/lock": ""}
         database[f"{DB}/installed"] = "".join(self.installed(package, identities) for package in packages)
         database[f"{DB}/triggers"] = "".join(
-            f"{identities[package['P']]} {self.triggers[package['C']]}\n" for package in packages if package["C"] in self.triggers)
+            f"{identities[package['P']][0]} {self.triggers[package['C']]}\n" for package in packages if package["C"] in self.triggers)
         with open(os.path.join(self.path, "etc/apk/repositories"), encoding="utf-8") as file:
             database["etc/apk/repositories"] = file.read()
         scripts = Tar()
         for package in packages:
-            identity = base64.b64decode(identities[package["P"]][2:]).hex()
+            identity = base64.b64decode(identities[package["P"]][0][2:]).hex()
             for kind, script in self.scripts_of(package).items():
                 scripts.add(f"{package['P']}-{package['V']}.X1{identity}.{kind}", script, mode=0o755, mtime=int(package["t"]))
         database[f"{DB}/scripts.tar.gz"] = gz(scripts.whole())
@@ -238,8 +238,9 @@ class Root:
         return gz(tar.whole())
 
     def installed(self, package, identities):
-        """The record of a package in the database, with its new identity and the digests of the files there are."""
-        fields = {**package, "C": identities[package["P"]]}
+        """The record of a package in the database, with its new identity and size, and the digests of the files there are."""
+        identity, size = identities[package["P"]]
+        fields = {**package, "C": identity, "S": size}
         lines = [f"{letter}:{fields[letter]}" for letter in "CPVASITULomtckDpirq" if letter in fields]
         for name, is_folder, owner, mode, digest in package["entries"]:
             if is_folder:

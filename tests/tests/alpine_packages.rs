@@ -395,13 +395,13 @@ fn apk_works_in_the_result() {
         std::fs::copy(file, packages.join("more.apk")).unwrap();
         let name = more.1;
         let script = format!(
-            "exec 2>&1; set -e; apk info | wc -l; apk fix --simulate --no-network | grep -v '^OK:' || true; \
-             apk audit --system; apk add --no-network --no-cache /packages/more.apk > /dev/null; apk info -e {name}; \
-             apk del --no-network {name} > /dev/null; apk info | wc -l; echo done"
+            "exec 2>&1; set -e; apk info --no-network | wc -l; apk fix --simulate --no-network | grep -v '^OK:' || true; \
+             apk audit --system; apk add --no-network --no-cache /packages/more.apk > /dev/null; apk info --no-network -e {name}; \
+             apk del --no-network {name} > /dev/null; apk info --no-network | wc -l; echo done"
         );
         let enter = "mount --rbind \"$1\" \"$1\" && mount --rbind /dev \"$1/dev\" && exec chroot \"$1\" /bin/sh -c \"$2\"";
         let output = Command::new("unshare")
-            .args(["-r", "-m", "--fork", "--pid", "sh", "-c", enter, "sh"])
+            .args(["-r", "-m", "-n", "--fork", "--pid", "sh", "-c", enter, "sh"])
             .arg(&root)
             .arg(script)
             .output()
