@@ -395,9 +395,9 @@ fn apk_works_in_the_result() {
         std::fs::copy(file, packages.join("more.apk")).unwrap();
         let name = more.1;
         let script = format!(
-            "exec 2>&1; set -e; apk info --no-network | wc -l; apk fix --simulate --no-network | grep -v '^OK:' || true; \
-             apk audit --system; apk add --no-network --no-cache /packages/more.apk > /dev/null; apk info --no-network -e {name}; \
-             apk del --no-network {name} > /dev/null; apk info --no-network | wc -l; echo done"
+            "exec 2>&1; set -e; apk info --no-network | wc -l; apk fix --simulate --no-network --repositories-file /dev/null | grep -v '^OK:' || true; \
+             apk audit --system; apk add --no-network --no-cache --repositories-file /dev/null /packages/more.apk > /dev/null; apk info --no-network -e {name}; \
+             apk del --no-network --repositories-file /dev/null {name} > /dev/null; apk info --no-network | wc -l; echo done"
         );
         let enter = "mount --rbind \"$1\" \"$1\" && mount --rbind /dev \"$1/dev\" && exec chroot \"$1\" /bin/sh -c \"$2\"";
         let output = Command::new("unshare")
