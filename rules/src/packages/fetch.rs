@@ -252,7 +252,12 @@ pub fn check_forbidden(
     for name in forbidden.into_iter().filter(|name| all.iter().any(|e| e.name == *name)) {
         let why = match (asked.iter().find(|a| a.name == name), set.chain_to(name)) {
             (Some(asked), _) => format!("{name} is forbidden, and asked for in {}", asked.place),
-            (None, Some(chain)) => format!("{name} is forbidden, and pulled in: {chain}"),
+            (None, Some(chain)) => {
+                // `NAME: asked for as …`: the name need not be said twice.
+                let chain = chain.to_string();
+                let chain = chain.strip_prefix(&format!("{name}: ")).unwrap_or(&chain);
+                format!("{name} is forbidden, and pulled in: {chain}")
+            }
             (None, None) => format!("{name} is forbidden, and is in base"),
         };
         match &mut error {

@@ -53,6 +53,8 @@ pub fn asked(cx: &BuiltinCx<'_>) -> Result<Vec<Asked>, StepError> {
 fn parse(file: &str, text: &str) -> Result<Vec<Asked>, StepError> {
     let mut all = Vec::new();
     let mut wrong = Vec::new();
+    // Editors of other systems put a byte order mark first.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     for (i, line) in text.lines().enumerate() {
         let text = line.split('#').next().unwrap_or_default().trim();
         let place = format!("{file}:{}", i + 1);
@@ -88,6 +90,13 @@ mod tests {
                 ("so:libc.musl-x86_64.so.1", "so:libc.musl-x86_64.so.1", "l:6"),
             ]
         );
+    }
+
+    #[test]
+    fn lists_of_other_systems() {
+        let all = parse("l", "\u{feff}jq\r\n  doas\t# c\r\n\r\nmusl").unwrap();
+        let seen: Vec<_> = all.iter().map(|a| (a.text.as_str(), a.place.as_str())).collect();
+        assert_eq!(seen, [("jq", "l:1"), ("doas", "l:2"), ("musl", "l:4")]);
     }
 
     #[test]
