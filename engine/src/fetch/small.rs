@@ -23,7 +23,11 @@ impl Fetcher {
     pub fn small(&self, url: &str, limit: u64, watch: &dyn Watch) -> Result<Option<Vec<u8>>, FetchError> {
         let mut patient = true;
         let result = self.each_place(url, None, watch, &mut |scheme, place| match scheme {
-            Scheme::File(path) => read(path, limit).map_err(|e| unreadable(&e).into()),
+            Scheme::File(path) => {
+                let bytes = read(path, limit).map_err(|e| unreadable(&e).into());
+                patient &= !is_absent(&bytes);
+                bytes
+            }
             Scheme::Http => {
                 let http = self.http()?;
                 let body = http.wait(body(http, place, limit, patient, watch));
@@ -40,7 +44,11 @@ impl Fetcher {
         let url = format!("{}/", url.trim_end_matches('/'));
         let mut patient = true;
         let result = self.each_place(&url, None, watch, &mut |scheme, place| match scheme {
-            Scheme::File(path) => names(path).map_err(|e| unreadable(&e).into()),
+            Scheme::File(path) => {
+                let names = names(path).map_err(|e| unreadable(&e).into());
+                patient &= !is_absent(&names);
+                names
+            }
             Scheme::Http => {
                 let http = self.http()?;
                 let body = http.wait(body(http, place, LISTING_LIMIT, patient, watch));

@@ -184,6 +184,19 @@ fn offline_no_server_is_asked() {
 }
 
 #[test]
+fn where_a_folder_has_none_the_original_is_asked_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let from = format!("http://{closed}/");
+    let desk = Desk::mirrored(&[(&from, &[&format!("file://{}/", dir.path().display())])]);
+    let heard = Heard::default();
+    assert_eq!(desk.fetcher.small(&format!("{from}sums"), 9, &heard).unwrap(), None);
+    assert_eq!(desk.fetcher.listing(&format!("{from}none/"), &heard).unwrap(), None);
+    let lines = heard.lines.lock().unwrap();
+    assert!(!lines.is_empty() && lines.iter().all(|line| !line.contains("again in")), "{lines:?}");
+}
+
+#[test]
 fn small_files_and_listings() {
     let (server, url) = Server::of(Page::new(b"sums"));
     let folder = "<a href=\"../\">up</a> <a href=\"v3.22/\">v3.22/</a> <a href=\"latest.yaml\">latest</a>";
