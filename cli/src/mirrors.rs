@@ -1,7 +1,5 @@
 //! The user's mirrors: `mirrors` of the settings and MOSBUILD_MIRRORS. Knows their forms; asks no server.
 
-use std::path::Path;
-
 use mosbuild_engine::load::yaml::{Node, Value};
 use mosbuild_engine::load::{Diagnostic, Mirror};
 
@@ -10,17 +8,6 @@ use crate::failure::Failure;
 /// The variable: `FROM=TO` pairs separated by blanks, or `FROM=TO,TO`, e.g.
 /// `https://example.org/alpine/=file:///srv/alpine/`.
 pub const VARIABLE: &str = "MOSBUILD_MIRRORS";
-
-/// A URL, or an absolute path as a file URL.
-fn place(text: &str) -> Option<String> {
-    let text = text.trim();
-    let scheme = ["http://", "https://", "file:///"].iter().find(|s| text.starts_with(**s));
-    match (scheme, Path::new(text).is_absolute()) {
-        (Some(scheme), _) => (text.len() > scheme.len()).then(|| text.to_owned()),
-        (None, true) => Some(format!("file://{text}")),
-        (None, false) => None,
-    }
-}
 
 /// Where in a `FROM=TO` the second begins: URLs hold `=` themselves.
 fn split(pair: &str) -> Option<(&str, &str)> {
@@ -38,8 +25,9 @@ pub fn from_variable(text: &str) -> Result<Vec<Mirror>, Failure> {
     let mut mirrors = Vec::new();
     for pair in text.split(|c: char| c.is_whitespace() || c == ';').filter(|p| !p.is_empty()) {
         let (from, to) = split(pair).ok_or_else(|| wrong(pair))?;
-        let from = place(from).ok_or_else(|| wrong(pair))?;
-        let to = to.split(',').map(place).collect::<Option<Vec<String>>>().ok_or_else(|| wrong(pair))?;
+        let from = Mirror::place(from).ok_or_else(|| wrong(pair))?;
+        let to =
+            to.split(',').map(Mirror::place).collect::<Option<Vec<String>>>().ok_or_else(|| wrong(pair))?;
         mirrors.push(Mirror { from, to });
     }
     Ok(mirrors)
@@ -62,7 +50,7 @@ pub fn from_node(node: &Node, problems: &mut Vec<Diagnostic>) -> Vec<Mirror> {
         };
         let (mut from, mut to) = (None, Vec::new());
         for (key, value) in entries {
-            let read: Option<Vec<String>> = value.items().iter().map(|n| place(n.text()?)).collect();
+            let read: Option<Vec<String>> = value.items().iter().map(|n| Mirror::place(n.text()?)).collect();
             match (key.text.as_str(), read) {
                 ("from", Some(mut read)) if read.len() == 1 => from = read.pop(),
                 ("to", Some(read)) => to = read,

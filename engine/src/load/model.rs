@@ -109,6 +109,22 @@ pub struct Mirror {
     pub to: Vec<String>,
 }
 
+impl Mirror {
+    /// What may be put in a URL's place: a URL, or an absolute path as a file URL. `None`: it is neither.
+    pub fn place(text: &str) -> Option<String> {
+        let text = text.trim();
+        let after = |scheme: &str| match text.get(..scheme.len())?.eq_ignore_ascii_case(scheme) {
+            true => Some(&text[scheme.len()..]).filter(|rest| !rest.is_empty()),
+            false => None,
+        };
+        let local = after("file:///").or_else(|| after("file://localhost/"));
+        if local.or_else(|| after("http://")).or_else(|| after("https://")).is_some() {
+            return Some(text.to_owned());
+        }
+        text.starts_with('/').then(|| format!("file://{}", text.replace('%', "%25")))
+    }
+}
+
 /// A target as declared: a map with `rule` and the rule's fields.
 #[derive(Debug, Clone)]
 pub struct RawTarget {

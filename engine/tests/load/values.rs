@@ -221,7 +221,7 @@ fn wrong_sections() {
         r#"mosbuild: 1
 default: { a: b }
 vars: [a]
-mirrors: [{ form: a, to: b }]
+mirrors: [{ form: a, to: /b }]
 targets:
   a: command
 dist: kernel
@@ -245,7 +245,7 @@ error[wrong-type]: wrong type of `vars` of the file
 error[unknown-field]: unknown field `form` in `mirrors[0]` of the file
  --> mosbuild.yaml:4:13
   |
-4 | mirrors: [{ form: a, to: b }]
+4 | mirrors: [{ form: a, to: /b }]
   |             ^^^^ did you mean `from`?
   |
   = note: the fields are from, to
