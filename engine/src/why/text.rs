@@ -143,6 +143,8 @@ fn sentence(causes: &[&Cause], file: &str) -> String {
     let what = match c.gate {
         Gate::Forced => format!("{} was given", c.subject),
         Gate::New | Gate::FailedBefore => c.subject.clone(),
+        // No value changed: its source is to be locked first.
+        Gate::Spec if c.old.is_none() && c.new.is_none() => c.subject.clone(),
         Gate::ResultGone => format!("{} (key {})", c.subject, c.old.as_deref().unwrap_or("?")),
         Gate::BlobLost => format!(
             "{} is {}: {}",
