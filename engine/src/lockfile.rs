@@ -190,6 +190,11 @@ impl Pins {
         };
         match std::fs::read_to_string(&path) {
             Ok(text) => {
+                if let Some(line) = text.lines().position(|line| line.starts_with("<<<<<<< ")) {
+                    let what = format!("line {} begins a conflict of a merge", line + 1);
+                    return Err(PlanError::new(2, format!("{FILE_NAME} cannot be read: {what}"))
+                        .help("take either side whole (`git checkout --ours mosbuild.lock`), then run `mosbuild lock`"));
+                }
                 let file: LockFile = toml::from_str(&text).map_err(|e| damaged(e.to_string()))?;
                 if file.version != VERSION {
                     return Err(PlanError::new(
@@ -323,6 +328,10 @@ mod tests {
     fn a_broken_lock_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let twice = "version = 1\n[[source]]\nid = \"a\"\n[[source]]\nid = \"a\"\n";
+        let conflict = "version = 1\n<<<<<<< HEAD\n=======\n>>>>>>> other\n";
+        std::fs::write(dir.path().join(FILE_NAME), conflict).unwrap();
+        let e = Pins::read(dir.path(), Missing::Make).err().unwrap();
+        assert!(e.exit == 2 && e.message.contains("line 2 begins a conflict"), "{}", e.message);
         for text in ["version = [", "version = 2", "version = 1\n[[source]]\nid = \"a\"\nx = 1\n", twice] {
             std::fs::write(dir.path().join(FILE_NAME), text).unwrap();
             assert_eq!(Pins::read(dir.path(), Missing::Make).err().unwrap().exit, 2, "{text}");

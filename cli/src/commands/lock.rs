@@ -18,7 +18,7 @@ use crate::ui::Ui;
 #[derive(Args, Debug)]
 pub struct LockArgs {
     /// Find pins anew although mosbuild.lock has them: all, or those of these targets or packages
-    #[arg(long, value_name = "NAME", num_args = 0..)]
+    #[arg(long, value_name = "NAME", num_args = 0.., conflicts_with = "locked")]
     update: Option<Vec<String>>,
     #[command(flatten)]
     run: RunArgs,

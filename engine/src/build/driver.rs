@@ -66,6 +66,8 @@ pub(super) struct Driver<'a> {
     pub previous: BTreeMap<StepIx, Option<Pin>>,
     /// Sources whose pin was found in this run.
     pub locked: BTreeSet<String>,
+    /// The lock could not be written.
+    pub unwritten: bool,
     pub forced: Vec<bool>,
     pub rewound: BTreeSet<StepIx>,
     pub retried: BTreeSet<StepIx>,
@@ -150,6 +152,9 @@ pub(super) fn run(
     for (path, size) in &placed.new {
         sink.event(&Event::Placed { path: path.display().to_string(), size: *size });
     }
+    if options.goal == Goal::Lock && driver.exit == 0 && !options.locked {
+        driver.drop_unasked();
+    }
     let report = driver.finish(placed, started, began);
     // See `build`: the program is about to end.
     std::mem::forget((driver.states, driver.notes, prepared));
@@ -201,6 +206,7 @@ impl<'a> Driver<'a> {
             finding: BTreeMap::new(),
             previous: BTreeMap::new(),
             locked: BTreeSet::new(),
+            unwritten: false,
             forced,
             rewound: BTreeSet::new(),
             retried: BTreeSet::new(),

@@ -1,16 +1,17 @@
 //! Pins while a run goes on: which steps have theirs, which must find it first, and what becomes of what was found.
 //! Knows neither how a pin is found (`Builtin::lock`) nor the form of the lock file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::builtin::available;
 use super::driver::{Driver, State};
-use super::{Goal, Prepared, Resolved};
+use super::{Goal, Prepared, Resolved, Site};
 use crate::action::{Builtin, BuiltinCx, Pinned, StepError, Work};
 use crate::events::Event;
-use crate::lockfile::{Pin, Update};
-use crate::plan::{StepGraph, StepIx, StepNode};
+use crate::load::LoadOptions;
+use crate::lockfile::{Pin, Pins, Update};
+use crate::plan::{self, StepGraph, StepIx, StepNode};
 use crate::rule::PlanError;
 
 /// What is wanted of a step, by what the run is for.
@@ -147,11 +148,7 @@ impl Driver<'_> {
         if let Ok(mut pins) = prepared.pins.1.lock() {
             let new = pins.get(&id) != Some(&pin);
             pins.insert(&id, pin);
-            if let Err(e) = pins.write(&self.workspace.dirs.root) {
-                let message = format!("mosbuild.lock could not be written: {e}");
-                self.sink.event(&Event::Warning { message });
-            }
-            if new {
+            if self.write(&pins) && new {
                 self.sink.event(&Event::Locked { id: id.clone() });
             }
         }
@@ -160,6 +157,43 @@ impl Driver<'_> {
         self.states[ix as usize] = State::Waiting;
         self.pin_settled(ix);
         self.evaluate.push_back(ix);
+    }
+
+    /// Drops pins that no target asks for any more, with no profile nor with any; of a file that cannot be planned with
+    /// one of them, nothing is dropped.
+    pub(super) fn drop_unasked(&mut self) {
+        let prepared = self.prepared.clone();
+        let site = &self.workspace.site;
+        let mut asked = ids(&prepared.graph);
+        for profile in std::iter::once(None).chain(prepared.loaded.profiles.iter().cloned().map(Some)) {
+            if profile == site.load.profile && site.load.set.is_empty() {
+                continue;
+            }
+            match asked_with(site, profile) {
+                Some(ids) => asked.extend(ids),
+                None => return,
+            }
+        }
+        if let Ok(mut pins) = prepared.pins.1.lock() {
+            pins.retain(&asked);
+            self.write(&pins);
+        }
+    }
+
+    /// Writes the lock; a build goes on without it, and says so once.
+    fn write(&mut self, pins: &Pins) -> bool {
+        let Err(e) = pins.write(&self.workspace.dirs.root) else { return true };
+        if !std::mem::replace(&mut self.unwritten, true) {
+            let message = format!("mosbuild.lock could not be written: {e}");
+            match self.options.goal {
+                Goal::Lock => {
+                    self.sink.event(&Event::PlaceFailed { message });
+                    self.exit = self.exit.max(1);
+                }
+                Goal::Build | Goal::Fetch => self.sink.event(&Event::Warning { message }),
+            }
+        }
+        false
     }
 
     /// Those that waited for the same pin look again.
@@ -171,6 +205,20 @@ impl Driver<'_> {
             self.evaluate.extend(waiting);
         }
     }
+}
+
+/// The ids of all pins.
+fn ids(graph: &StepGraph) -> BTreeSet<String> {
+    graph.steps.iter().filter_map(|node| node.step.pin.clone()).collect()
+}
+
+/// The ids of all pins that the file asks for with a profile and without `--set`.
+fn asked_with(site: &Site, profile: Option<String>) -> Option<BTreeSet<String>> {
+    let load = LoadOptions { profile, set: Vec::new(), ..site.load.clone() };
+    let mut loaded = Site { load, ..site.clone() }.load().ok()?;
+    let order = loaded.order.clone();
+    loaded.expand(&order).ok()?;
+    Some(ids(&plan::plan(&loaded, &site.registry, order).ok()?))
 }
 
 /// Whether something in a pin is to be found anew.

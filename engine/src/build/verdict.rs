@@ -201,7 +201,7 @@ impl Driver<'_> {
         if self.options.goal == Goal::Build {
             self.sink.event(&Event::RunFinished { built, cached, failed, millis: head.millis });
         }
-        if self.exit == 0 && !self.options.no_cache && self.options.goal == Goal::Build {
+        if self.exit == 0 && !self.unwritten && !self.options.no_cache && self.options.goal == Goal::Build {
             fresh::remember(self.workspace, &prepared, self.options, &head, &placed, began);
         }
         std::thread::scope(|scope| {

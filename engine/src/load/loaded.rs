@@ -106,6 +106,8 @@ pub struct Loaded {
     pub arch: String,
     /// `mirrors`.
     pub mirrors: Vec<Mirror>,
+    /// Names of `profiles`.
+    pub profiles: Vec<String>,
     /// Targets in the order of the file.
     pub targets: Vec<LoadedTarget>,
     /// `dist`.
@@ -132,6 +134,7 @@ impl Default for Loaded {
             epoch: 0,
             arch: String::new(),
             mirrors: Vec::new(),
+            profiles: Vec::new(),
             targets: Vec::new(),
             dist: Vec::new(),
             order: Vec::new(),

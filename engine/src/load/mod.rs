@@ -199,6 +199,7 @@ fn resolve_text(
         }
     });
     let default = default.collect();
+    let mirrors = model.mirrors.iter().map(|node| mirror(node, out)).collect();
     let dist = names.dist(&model.dist, out);
     let order = resolve::order(&resolve::graph(&references), &model.targets, &references, out);
     if !out.is_empty() {
@@ -219,29 +220,39 @@ fn resolve_text(
             files: found.files,
         }
     });
-    let mirror = |node: &Node| Mirror {
-        from: node.get("from").and_then(Node::text).unwrap_or_default().to_string(),
-        to: node
-            .get("to")
-            .map(Node::items)
-            .unwrap_or_default()
-            .iter()
-            .filter_map(Node::text)
-            .map(str::to_string)
-            .collect(),
-    };
     Some(Loaded {
         project: model.project.as_ref().and_then(Node::text).map(str::to_string),
         default,
         epoch,
         arch: vars.get("arch").unwrap_or_default().to_string(),
-        mirrors: model.mirrors.iter().map(mirror).collect(),
+        mirrors,
+        profiles: model.profiles.iter().map(|p| p.name.text.clone()).collect(),
         vars: vars.sorted(),
         targets: targets.collect(),
         dist,
         order,
         ..Loaded::default()
     })
+}
+
+/// A mirror; one that no download could be tried from is a problem.
+fn mirror(node: &Node, out: &mut Vec<Diagnostic>) -> Mirror {
+    let mut to = Vec::new();
+    for item in node.get("to").map(Node::items).unwrap_or_default() {
+        let text = item.text().unwrap_or_default();
+        match Mirror::place(text) {
+            Some(place) => to.push(place),
+            None => out.push(
+                Diagnostic::at(
+                    "wrong-value",
+                    item.span,
+                    format!("`to` of a mirror: {} is no place", quote(text)),
+                )
+                .help("write https://…, http://…, file:///… or an absolute path"),
+            ),
+        }
+    }
+    Mirror { from: node.get("from").and_then(Node::text).unwrap_or_default().to_string(), to }
 }
 
 /// Variables of the file, its profile and `--set`, put into every string of the model.
