@@ -29,7 +29,8 @@ impl Alpine {
     pub fn all() -> Vec<Alpine> {
         let mut found: Vec<Alpine> = match std::env::var_os("MOSBUILD_ALPINE") {
             Some(folders) => {
-                let folders: Vec<PathBuf> = std::env::split_paths(&folders).collect();
+                let folders = std::env::split_paths(&folders).filter(|f| !f.as_os_str().is_empty());
+                let folders: Vec<PathBuf> = folders.collect();
                 folders.iter().flat_map(|f| Alpine::of(f)).collect()
             }
             None => genuine().iter().flat_map(|f| Alpine::of(f)).collect(),
