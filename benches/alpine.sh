@@ -1,5 +1,5 @@
 #!/bin/sh
-# 50 packages, locked and downloaded, installed into a miniroot by mosbuild, against the miniroot's own apk doing the
+# Some 50 packages, locked and downloaded, installed into a miniroot by mosbuild, against the miniroot's own apk doing the
 # same from a folder. Goal: no more than 1.2 times as long, and 300 ms. Needs ../shared; runs as root or not.
 set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)

@@ -1,11 +1,12 @@
 //! `miniroot` and downloads: the newest release is found, checked, locked, fetched once; what goes wrong is told.
 
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use mosbuild_cache::Digest;
 use mosbuild_tests::alpine::{Alpine, Stand};
 use mosbuild_tests::archive::{files_below, members, pin, sha256, sha512};
-use mosbuild_tests::{Fault, Mirror, Output, Space};
+use mosbuild_tests::{Fault, Mirror, Output, Space, need};
 
 /// A stand that builds `miniroot` alone.
 fn stand(alpine: &Alpine) -> Stand {
@@ -318,4 +319,60 @@ fn an_interrupted_download_leaves_nothing() {
     stand.mirror.clear();
     stand.space.builds(&["miniroot"]);
     stand.space.assert_clean();
+}
+
+/// A server with a certificate of our own: refused as it is, taken by who names the CA in SSL_CERT_FILE.
+#[test]
+fn https_is_verified() {
+    let Some(alpine) = Alpine::any() else { return };
+    need("openssl", "openssl");
+    let mut stand = stand(&alpine);
+    let dir = stand.space.base().join("tls");
+    std::fs::create_dir(&dir).unwrap();
+    let script = "openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -subj '/CN=CA of a test'\n\
+        openssl req -newkey rsa:2048 -nodes -keyout leaf.key -out leaf.csr -subj /CN=localhost\n\
+        echo subjectAltName=DNS:localhost,IP:127.0.0.1 > leaf.ext\n\
+        openssl x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile leaf.ext -out leaf.pem\n\
+        printf 'HTTP/1.1 200 OK\\r\\nContent-Length: %s\\r\\nConnection: close\\r\\n\\r\\n' \"$(stat -Lc %s \"$1\")\" > a.tar.gz\n\
+        cat \"$1\" >> a.tar.gz\n\
+        for sum in sha256 sha512; do printf 'HTTP/1.1 404 Not Found\\r\\nContent-Length: 0\\r\\nConnection: close\\r\\n\\r\\n' > a.tar.gz.$sum; done";
+    let made = Command::new("sh")
+        .args(["-euc", script, "sh"])
+        .arg(archive(&stand))
+        .current_dir(&dir)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut server = Command::new("openssl")
+        .args([
+            "s_server",
+            "-quiet",
+            "-HTTP",
+            "-cert",
+            "leaf.pem",
+            "-key",
+            "leaf.key",
+            "-accept",
+            &free.to_string(),
+        ])
+        .current_dir(&dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let up = mosbuild_tests::wait_until(|| std::net::TcpStream::connect(free).is_ok());
+    let url = format!("https://{free}/a.tar.gz");
+    stand.space.yaml(&format!("targets:\n  a: {{ rule: miniroot, url: \"{url}\" }}\n"));
+    let refused = stand.space.build(&["a"]);
+    stand.space.env("SSL_CERT_FILE", dir.join("ca.pem"));
+    let taken = stand.space.build(&["a"]);
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert!(up, "openssl s_server did not start");
+    assert_eq!(refused.code, Some(4), "{refused}");
+    refused.says("certificate").says("SSL_CERT_FILE").says(&url);
+    assert_eq!(taken.code, Some(0), "{taken}");
+    assert_eq!(pin(&stand.space, &url)["sha256"].as_str(), Some(sha256(&archive(&stand)).as_str()));
 }
