@@ -105,7 +105,8 @@ fn add_covered(
         entries.iter().map(|e| e.path.as_bytes().to_vec()).collect();
     let mut added = std::collections::HashSet::new();
     let new = |p: &&InstalledPackage| {
-        !before.is_some_and(|b| b.get(&p.info.name).is_some_and(|b| b.info.identity == p.info.identity))
+        let had = |b: &Installed| b.get(&p.info.name).is_some_and(|b| b.info.identity == p.info.identity);
+        !before.is_some_and(had)
     };
     for dir in db.packages.iter().filter(new).flat_map(|p| &p.dirs) {
         let covered = |top: &str| {
