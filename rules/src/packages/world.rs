@@ -1,6 +1,8 @@
 //! What is asked for: the lines of a list and inline names, as apk's world takes them.
 //! Knows how a line is written; whether there is such a package is apk's to tell.
 
+use std::collections::BTreeMap;
+
 use mosbuild_engine::action::{BuiltinCx, StepError};
 use mosbuild_formats::apk::atom::Atom;
 
@@ -47,7 +49,33 @@ pub fn asked(cx: &BuiltinCx<'_>) -> Result<Vec<Asked>, StepError> {
     // The first place of a name is the one that is told.
     all.sort_by(|a, b| a.text.cmp(&b.text));
     all.dedup_by(|b, a| a.text == b.text);
-    Ok(all)
+    one_a_name(all)
+}
+
+/// One constraint a name: of several apk would take the last and say nothing. A bare name adds nothing to another.
+fn one_a_name(all: Vec<Asked>) -> Result<Vec<Asked>, StepError> {
+    let mut by_name: BTreeMap<String, Vec<Asked>> = BTreeMap::new();
+    for asked in all {
+        by_name.entry(asked.name.clone()).or_default().push(asked);
+    }
+    let mut wrong = Vec::new();
+    for (name, of_name) in &mut by_name {
+        if of_name.iter().any(|a| a.text != *name) {
+            of_name.retain(|a| a.text != *name);
+        }
+        if let [_, _, ..] = &of_name[..] {
+            let told: Vec<String> = of_name.iter().map(|a| format!("{} ({})", a.text, a.place)).collect();
+            wrong.push(format!("{name} is asked for in ways that exclude each other: {}", told.join(", ")));
+        }
+    }
+    match wrong.is_empty() {
+        true => {
+            let mut all: Vec<Asked> = by_name.into_values().flatten().collect();
+            all.sort_by(|a, b| a.text.cmp(&b.text));
+            Ok(all)
+        }
+        false => Err(StepError::new(wrong.join("\n")).help("apk keeps one constraint a package: write one")),
+    }
 }
 
 fn parse(file: &str, text: &str) -> Result<Vec<Asked>, StepError> {
@@ -97,6 +125,22 @@ mod tests {
         let all = parse("l", "\u{feff}jq\r\n  doas\t# c\r\n\r\nmusl").unwrap();
         let seen: Vec<_> = all.iter().map(|a| (a.text.as_str(), a.place.as_str())).collect();
         assert_eq!(seen, [("jq", "l:1"), ("doas", "l:2"), ("musl", "l:4")]);
+    }
+
+    #[test]
+    fn a_name_has_one_constraint() {
+        let seen = |list: &str| {
+            let all = one_a_name(parse("l", list).unwrap());
+            all.map(|all| all.into_iter().map(|a| a.text).collect::<Vec<_>>()).map_err(|e| e.message)
+        };
+        assert_eq!(seen("jq>1\nmusl\njq").unwrap(), ["jq>1", "musl"]);
+        assert_eq!(seen("!jq\nmusl").unwrap(), ["!jq", "musl"]);
+        for (list, both) in
+            [("jq=1\nmusl\njq>2", "jq=1 (l:1), jq>2 (l:3)"), ("jq>1\n!jq", "jq>1 (l:1), !jq (l:2)")]
+        {
+            let refused = seen(list).unwrap_err();
+            assert!(refused.contains(both), "{refused}");
+        }
     }
 
     #[test]
