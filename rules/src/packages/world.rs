@@ -60,12 +60,13 @@ fn one_a_name(all: Vec<Asked>) -> Result<Vec<Asked>, StepError> {
     }
     let mut wrong = Vec::new();
     for (name, of_name) in &mut by_name {
-        if of_name.iter().any(|a| a.text != *name) {
-            of_name.retain(|a| a.text != *name);
+        let bare = |a: &Asked| a.text == *name;
+        if of_name.iter().any(|a| !bare(a)) && of_name.iter().all(|a| !a.text.starts_with('!')) {
+            of_name.retain(|a| !bare(a));
         }
         if let [_, _, ..] = &of_name[..] {
             let told: Vec<String> = of_name.iter().map(|a| format!("{} ({})", a.text, a.place)).collect();
-            wrong.push(format!("{name} is asked for in ways that exclude each other: {}", told.join(", ")));
+            wrong.push(format!("the constraints on {name} conflict with each other: {}", told.join(", ")));
         }
     }
     match wrong.is_empty() {
@@ -135,9 +136,11 @@ mod tests {
         };
         assert_eq!(seen("jq>1\nmusl\njq").unwrap(), ["jq>1", "musl"]);
         assert_eq!(seen("!jq\nmusl").unwrap(), ["!jq", "musl"]);
-        for (list, both) in
-            [("jq=1\nmusl\njq>2", "jq=1 (l:1), jq>2 (l:3)"), ("jq>1\n!jq", "jq>1 (l:1), !jq (l:2)")]
-        {
+        for (list, both) in [
+            ("jq\n!jq", "jq (l:1), !jq (l:2)"),
+            ("jq=1\nmusl\njq>2", "jq=1 (l:1), jq>2 (l:3)"),
+            ("jq>1\n!jq", "jq>1 (l:1), !jq (l:2)"),
+        ] {
             let refused = seen(list).unwrap_err();
             assert!(refused.contains(both), "{refused}");
         }
