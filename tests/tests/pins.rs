@@ -1,6 +1,7 @@
 //! mosbuild.lock as a person meets it: what leaves it, what it is refused for, and which mirrors are none.
-//! The sources are files on this machine; nothing is downloaded.
+//! Most sources are files on this machine; nothing is downloaded but from a mirror on loopback.
 
+use mosbuild_tests::alpine::{Alpine, Stand, replace};
 use mosbuild_tests::{Output, Space};
 
 /// A workspace whose target `a` has a source in the file `${f}`, and `b` one in `two`.
@@ -124,4 +125,39 @@ fn a_mirror_is_a_url_or_an_absolute_path() {
     }
     space.write("mosbuild.yaml", with(&format!("[\"{}\"]", space.path("up").display())));
     ok(&space, &["build"]);
+}
+
+#[test]
+fn a_checksum_file_without_the_digest_is_no_check() {
+    let Some(alpine) = Alpine::any() else { return };
+    let stand = Stand::new(&alpine, &["busybox"]);
+    let sums = [".sha512", ".sha256"].map(|suffix| alpine.release_file(suffix));
+    replace(&stand.mirror, &sums[0], b"");
+    let output = stand.space.build(&["miniroot"]);
+    assert_eq!(output.code, Some(4), "{output}");
+    output.says(&sums[0]).says("no digest");
+    assert!(!stand.space.has("mosbuild.lock"), "{output}");
+    // A server's page in its place says nothing about the archive.
+    for sums in &sums {
+        replace(&stand.mirror, sums, b"<!DOCTYPE html>\n<title>404</title>\n");
+    }
+    stand.space.builds(&["miniroot"]);
+}
+
+#[test]
+fn an_archive_that_was_cut_off_when_it_was_locked() {
+    let Some(alpine) = Alpine::any() else { return };
+    let stand = Stand::new(&alpine, &["busybox"]);
+    let file = alpine.release_file("");
+    let whole = std::fs::read(stand.mirror.dir().join(&file)).unwrap();
+    replace(&stand.mirror, &file, &whole[..whole.len() / 2]);
+    for suffix in [".sha512", ".sha256"] {
+        replace(&stand.mirror, &alpine.release_file(suffix), b"<html>");
+    }
+    let output = stand.space.build(&["miniroot"]);
+    assert_eq!(output.code, Some(1), "{output}");
+    output.says("the archive cannot be unpacked").says("mosbuild lock --update");
+    replace(&stand.mirror, &file, &whole);
+    ok(&stand.space, &["lock", "--update", "miniroot"]);
+    stand.space.builds(&["miniroot"]);
 }

@@ -103,8 +103,14 @@ fn check(cx: &BuiltinCx<'_>, url: &str, fetched: &Fetched) -> Result<(), StepErr
         let Some(bytes) = cx.fetcher.small(&place, LARGEST_TEXT, cx)? else { continue };
         let text = String::from_utf8_lossy(&bytes);
         let Some(expected) = release::digest_of(&text, name(url), length) else {
-            (cx.log)(&format!("{place} has no digest of {}", name(url)));
-            continue;
+            // Servers that answer for a missing file with a page of theirs.
+            if text.trim_start().starts_with('<') {
+                (cx.log)(&format!("{place} is no checksum file, but a page"));
+                continue;
+            }
+            return Err(StepError::new(format!("{place} is there, but has no digest of {}", name(url)))
+                .help("the mirror is damaged, or in the middle of an update: try another, or later")
+                .exit(4));
         };
         let found = match length {
             128 => sha512(cx, fetched)?,

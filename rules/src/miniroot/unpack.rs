@@ -59,7 +59,7 @@ struct Refused(StepError);
 
 impl From<tarball::Error> for Refused {
     fn from(e: tarball::Error) -> Refused {
-        Refused(StepError::new(format!("the archive cannot be unpacked: {e}")))
+        Refused(broken(&e.to_string()))
     }
 }
 
@@ -67,6 +67,12 @@ impl From<StepError> for Refused {
     fn from(e: StepError) -> Refused {
         Refused(e)
     }
+}
+
+/// Bytes that are those of the lock, and no archive: fetching them again helps nothing.
+fn broken(why: &str) -> StepError {
+    StepError::new(format!("the archive cannot be unpacked: {why}"))
+        .help("if the place had a damaged or cut off file when it was locked: `mosbuild lock --update`, perhaps from another mirror")
 }
 
 fn convert(
@@ -80,7 +86,7 @@ fn convert(
         Kind::Dir => Node::Dir,
         Kind::File { size } => {
             let mut content = Vec::new();
-            data.read_to_end(&mut content)?;
+            data.read_to_end(&mut content).map_err(|e| broken(&format!("{e}, in {path}")))?;
             Node::File { digest: store.put_bytes(&content)?, size: *size }
         }
         Kind::HardLink { to } => {
