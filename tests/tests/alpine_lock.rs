@@ -162,3 +162,23 @@ fn the_miniroot_is_updated() {
     assert_eq!(pin(&stand.space, "miniroot")["version"].as_str(), Some(newer.as_str()));
     stand.space.builds(&["miniroot", "--locked"]);
 }
+
+/// What an update changed is the reason for the next build, by package.
+#[test]
+fn why_names_the_package() {
+    let Some(alpine) = Alpine::any() else { return };
+    let stand = Stand::new(&alpine, &["mos-a"]);
+    stand.own(&first());
+    stand.space.builds(&["packages"]);
+    stand.own(&second());
+    lock(&stand.space, &["--update"]);
+    let predicted = stand.space.run(&["why", "packages", "--predict"]);
+    assert_eq!(predicted.code, Some(10), "{predicted}");
+    stand.space.builds(&["packages"]);
+    let told = stand.space.run(&["why", "packages"]);
+    for said in [&predicted.stdout, &told.stdout] {
+        for text in ["mos-a", "1.2-r0", "1.3-r1", "mos-c"] {
+            assert!(said.contains(text), "{text}: {said}");
+        }
+    }
+}

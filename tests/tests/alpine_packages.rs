@@ -369,6 +369,43 @@ fn a_foreign_architecture() {
     }
 }
 
+/// A repository elsewhere, by its URL, and a folder of keys.
+#[test]
+fn a_repository_by_url() {
+    let Some(alpine) = Alpine::any() else { return };
+    let stand = Stand::new(&alpine, &["mos-a"]);
+    let built =
+        [Apk::new("mos-a", "1-r0").depends("musl").file("etc/mos", "x").build(own_key(), Hash::Sha512)];
+    write_repository(&stand.mirror.dir().join("ours"), &built, own_key(), Hash::Sha512);
+    let yaml = stand.yaml(&[stand.mirror.url()], &["mos-a"], "    keys: keys/\n");
+    stand.space.yaml(&yaml.replace("[main, community]", &format!("[main, \"{}ours/\"]", stand.mirror.url())));
+    stand.space.builds(&["packages"]);
+    assert_eq!(text(&stand.space.path("dist/packages.tar"), "etc/mos"), "x");
+    assert_eq!(stand.mirror.packages(), ["mos-a-1-r0.apk"]);
+    // The key that vouched for it stays out of the image, as long as nobody puts it there.
+    assert!(tree(&stand.space).keys().all(|path| !path.contains("own@test.invalid")));
+}
+
+/// An image may do without apk's database; then nothing of it is left, and all else stays.
+#[test]
+fn an_image_without_its_database() {
+    let Some(alpine) = Alpine::any() else { return };
+    let stand = Stand::new(&alpine, &["dhcpcd"]);
+    let yaml = stand.yaml(
+        &[stand.mirror.url()],
+        &["dhcpcd"],
+        "  rootfs: { rule: rootfs, layers: [packages], clean: [apk-cache, apk-db] }\n",
+    );
+    stand.space.yaml(&yaml.replace("dist: {", "dist: { rootfs.tar: rootfs,"));
+    stand.space.builds(&["rootfs"]);
+    let (whole, cleaned) = (tree(&stand.space), members(&stand.space.path("dist/rootfs.tar")));
+    let gone: Vec<&String> = whole.keys().filter(|path| !cleaned.contains_key(*path)).collect();
+    assert!(gone.iter().any(|path| *path == "lib/apk/db/installed"), "{gone:?}");
+    let apk = |path: &&String| ["lib/apk", "var/cache/apk", "etc/apk"].iter().any(|of| path.starts_with(of));
+    assert!(gone.iter().all(apk), "{gone:?}");
+    assert_eq!(cleaned["etc/shadow"], whole["etc/shadow"]);
+}
+
 /// The image's own apk works on the result: it finds nothing to repair, and adds and removes packages.
 #[test]
 fn apk_works_in_the_result() {
