@@ -257,8 +257,6 @@ pub struct Made {
     pub facts: BTreeMap<String, String>,
     /// Remarks kept with the result and shown by `show`, also on a hit.
     pub notes: Vec<String>,
-    /// Remarks that are said when the step has run.
-    pub warnings: Vec<String>,
 }
 
 /// A step's failure, for the person at the desk.
@@ -352,6 +350,8 @@ pub struct BuiltinCx<'a> {
     pub scratch: PathBuf,
     /// Receives progress and log lines.
     pub log: &'a (dyn Fn(&str) + Sync),
+    /// Receives what a person should hear now, though nothing fails.
+    pub warn: &'a (dyn Fn(&str) + Sync),
     /// True once the build was interrupted; long loops look at it.
     pub cancelled: &'a (dyn Fn() -> bool + Sync),
     /// The pin of a step that has one; none while it is being found.

@@ -39,6 +39,11 @@ struct Entry {
     fields: BTreeMap<String, Value>,
 }
 
+/// The id of what a source stands for with a profile, where that differs from what it stands for without.
+pub fn with_profile(id: &str, profile: &str) -> String {
+    format!("{id} (profile {profile})")
+}
+
 /// A row of a pin's table: one package, one index.
 pub type Row = BTreeMap<String, String>;
 

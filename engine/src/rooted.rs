@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::ffi::OsString;
+use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -73,17 +74,23 @@ pub(crate) fn lay_out(store: &Store, tree: &Tree, to: &Path) -> Result<Vec<(Path
     Ok(foreign.map(|e| (e.path.as_path().to_owned(), e.uid, e.gid)).collect())
 }
 
+/// -1, which chown takes as `leave it`.
+const NOT_SAID: u32 = u32::MAX;
+
 fn is_on_disk(entry: &Entry) -> bool {
     matches!(entry.node, Node::Dir | Node::File { .. } | Node::Symlink { .. })
 }
 
 /// The tree of what a command left in a root that was laid out from `base`. Device nodes of `base` never were on disk:
-/// they are kept. A file that the command wrote anew (adduser does so with etc/shadow) keeps its owner: the command
-/// saw 0:0, and could not give it back.
+/// they are kept. A file that the command wrote anew (`sed -i` does so) without naming an owner keeps the one before: the
+/// command saw 0:0 by its path, and could not give it back.
 pub(crate) fn capture(store: &Store, dir: &Path, owners: &Owners, base: &Tree) -> Result<Tree, StepError> {
-    let captured = store.capture_root(dir, CaptureOptions::outputs(), &|meta| owners.of(meta))?;
+    // No user has the number that stands for a file whose owner the command never named.
+    let owner = |meta: &Metadata| Some(owners.of(meta).unwrap_or((NOT_SAID, NOT_SAID)));
+    let captured = store.capture_root(dir, CaptureOptions::outputs(), &owner)?;
     let mut entries = captured.into_entries();
-    for entry in entries.iter_mut().filter(|e| (e.uid, e.gid) == (0, 0)) {
+    for entry in entries.iter_mut().filter(|e| e.uid == NOT_SAID) {
+        (entry.uid, entry.gid) = (0, 0);
         if let Some(before) = base.get(&entry.path)
             && std::mem::discriminant(&before.node) == std::mem::discriminant(&entry.node)
         {

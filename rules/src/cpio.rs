@@ -228,7 +228,6 @@ impl Builtin for Pack {
                 .into(),
             facts: facts.into_iter().map(|(k, v)| (k.to_owned(), v.to_string())).collect(),
             notes: Vec::new(),
-            ..Made::default()
         })
     }
 }

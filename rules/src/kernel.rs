@@ -122,7 +122,6 @@ impl Builtin for Verify {
             outputs: BTreeMap::from([("file".to_owned(), file)]),
             facts: BTreeMap::from([("version".to_owned(), expected)]),
             notes: Vec::new(),
-            ..Made::default()
         })
     }
 }

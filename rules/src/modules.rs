@@ -169,7 +169,6 @@ impl Builtin for Select {
             outputs: BTreeMap::from([("tree".to_owned(), tree)]),
             facts: BTreeMap::from([("count".to_owned(), count.to_string())]),
             notes: selected.notes,
-            ..Made::default()
         })
     }
 }

@@ -225,7 +225,6 @@ impl Builtin for Merge {
             outputs: [("tree".into(), tree_output(cx.store, &tree)?)].into(),
             facts: [("size".into(), size.to_string())].into(),
             notes,
-            ..Made::default()
         })
     }
 }

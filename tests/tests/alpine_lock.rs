@@ -182,3 +182,42 @@ fn why_names_the_package() {
         }
     }
 }
+
+/// The store still has the index of the day on which the list was locked; a package came since.
+#[test]
+fn what_came_since_is_found_and_what_is_locked_stays() {
+    let Some(alpine) = Alpine::any() else { return };
+    let stand = Stand::new(&alpine, &["mos-d"]);
+    let d = |version: &str| Apk::new("mos-d", version);
+    stand.own(&[d("1-r0")]);
+    stand.space.builds(&["packages"]);
+    stand.own(&[d("1-r0"), d("2-r0"), Apk::new("mos-new", "7-r0")]);
+    stand.list(&["mos-d", "mos-new"], "");
+    stand.space.builds(&["packages"]);
+    let pin = pin(&stand.space, "packages");
+    assert_eq!((version(&pin, "mos-new"), version(&pin, "mos-d")), (Some("7-r0"), Some("1-r0")));
+}
+
+/// A profile with another list has a pin of its own; one with the same list has none.
+#[test]
+fn profiles_with_other_lists_are_locked_apart() {
+    let Some(alpine) = Alpine::any() else { return };
+    let stand = Stand::new(&alpine, &["mos-d"]);
+    stand.own(&[Apk::new("mos-d", "1-r0"), Apk::new("mos-e", "1-r0")]);
+    let yaml = format!(
+        "{}\nprofiles:\n  more: {{ targets: {{ packages: {{ packages: [mos-d, mos-e] }} }} }}\n  same: {{ vars: {{ arch: x86_64 }} }}\n",
+        stand.space.read("mosbuild.yaml")
+    );
+    stand.space.write("mosbuild.yaml", yaml);
+    for profile in [&[][..], &["--profile", "same"], &["--profile", "more"]] {
+        stand.space.builds(&[&["packages"], profile].concat());
+    }
+    let lock = stand.space.read("mosbuild.lock");
+    assert_eq!(lock.matches("id = \"packages packages").count(), 2, "{lock}");
+    assert!(lock.contains("id = \"packages packages (profile more)\""), "{lock}");
+    for profile in [&[][..], &["--profile", "same"], &["--profile", "more"]] {
+        stand.space.builds(&[&["packages", "--locked", "--offline"], profile].concat());
+    }
+    self::lock(&stand.space, &[]);
+    assert_eq!(stand.space.read("mosbuild.lock"), lock);
+}

@@ -14,9 +14,6 @@ use crate::lockfile::Pin;
 
 pub(super) fn run(job: &Job, work: &dyn Builtin, log: &mut Vec<u8>) -> Result<Execution, Broken> {
     let made = with(job, log, |cx| work.run(cx))?;
-    for warning in &made.warnings {
-        job.sink.event(&Event::Warning { message: format!("{}: {warning}", job.target()) });
-    }
     for (name, kind) in work.outputs() {
         let fits = made.outputs.get(&name).is_some_and(|o| {
             matches!(
@@ -76,6 +73,10 @@ fn with<T>(
         store: &job.store,
         scratch: scratch.path().to_owned(),
         log: &say,
+        warn: &|text| {
+            say(text);
+            job.sink.event(&Event::Warning { message: format!("{}: {text}", job.target()) });
+        },
         cancelled: &|| job.prepared.cancel.is_cancelled(),
         pin: job.pin.as_ref(),
         fetcher: &job.prepared.fetcher,

@@ -62,8 +62,8 @@ pub(super) struct Driver<'a> {
     pub waiting: usize,
     /// Sources whose pin is being found, with further steps that want it.
     pub finding: BTreeMap<String, Vec<StepIx>>,
-    /// Steps whose pin is to be found, with what the lock has.
-    pub previous: BTreeMap<StepIx, Option<Pin>>,
+    /// Steps whose pin is to be found, with its id and what the lock has.
+    pub previous: BTreeMap<StepIx, (String, Option<Pin>)>,
     /// Sources whose pin was found in this run.
     pub locked: BTreeSet<String>,
     /// The lock could not be written.
@@ -286,9 +286,9 @@ impl<'a> Driver<'a> {
             Ok(Standing::Unpinned) => None,
             Ok(Standing::Pinned(..)) if wanted == Wanted::Pin => return Ok(()),
             Ok(Standing::Pinned(_, pinned)) => Some(pinned),
-            Ok(Standing::Missing(previous)) => {
+            Ok(Standing::Missing(id, previous)) => {
                 self.notes[ix as usize].reason = Reason::Unlocked;
-                self.find_pin(ix, inputs, previous);
+                self.find_pin(ix, inputs, id, previous);
                 return Ok(());
             }
             Err(error) => {
@@ -395,7 +395,7 @@ impl<'a> Driver<'a> {
             _ => None,
         };
         let started = match &locking {
-            Some(_) => Event::LockStarted { target, step, id: node.step.pin.clone().unwrap_or_default() },
+            Some((id, _)) => Event::LockStarted { target, step, id: id.clone() },
             None => Event::StepStarted { target, step, key: key.hex(), why: self.why_line(ix) },
         };
         self.states[ix as usize] = State::Running;
@@ -403,7 +403,7 @@ impl<'a> Driver<'a> {
         self.waiting += usize::from(node.step.waits());
         let job = Job {
             ix,
-            purpose: locking.map_or(Purpose::Run, Purpose::Lock),
+            purpose: locking.map_or(Purpose::Run, |(_, previous)| Purpose::Lock(previous)),
             pin,
             update: self.options.update.clone(),
             key,

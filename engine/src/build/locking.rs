@@ -10,7 +10,7 @@ use super::{Goal, Prepared, Resolved, Site};
 use crate::action::{Builtin, BuiltinCx, Pinned, StepError, Work};
 use crate::events::Event;
 use crate::load::LoadOptions;
-use crate::lockfile::{Pin, Pins, Update};
+use crate::lockfile::{Pin, Pins, Update, with_profile};
 use crate::plan::{self, StepGraph, StepIx, StepNode};
 use crate::rule::PlanError;
 
@@ -56,8 +56,8 @@ pub(super) enum Standing {
     Unpinned,
     /// The lock has it; and what it gives the key.
     Pinned(Pin, Pinned),
-    /// It is to be found; this is what the lock has, if it has one.
-    Missing(Option<Pin>),
+    /// It is to be found, for this id; and what the lock has, if it has one.
+    Missing(String, Option<Pin>),
 }
 
 impl Prepared {
@@ -75,9 +75,10 @@ impl Driver<'_> {
     /// Whether a step whose inputs are known has its pin.
     pub(super) fn standing(&self, ix: StepIx, inputs: &[Resolved]) -> Result<Standing, StepError> {
         let node = &self.prepared.graph.steps[ix as usize];
-        let (Some(id), Work::Builtin(work)) = (&node.step.pin, &node.step.work) else {
+        let (Some(general), Work::Builtin(work)) = (&node.step.pin, &node.step.work) else {
             return Ok(Standing::Unpinned);
         };
+        let id = &self.id(node, &**work, inputs, general)?;
         let found = self.prepared.pin(id);
         let updated = self.locked.contains(id);
         let update = &self.options.update;
@@ -91,7 +92,28 @@ impl Driver<'_> {
         if let Ok(pins) = self.prepared.pins.1.lock() {
             pins.may_make(id).map_err(refused)?;
         }
-        Ok(Standing::Missing(found))
+        Ok(Standing::Missing(id.clone(), found.or_else(|| self.prepared.pin(general))))
+    }
+
+    /// The id of a step's pin: with a profile one of its own, if what is pinned without it is not what is asked for.
+    fn id(
+        &self,
+        node: &StepNode,
+        work: &dyn Builtin,
+        inputs: &[Resolved],
+        general: &str,
+    ) -> Result<String, StepError> {
+        if let Some(profile) = &self.prepared.loaded.options().profile {
+            let own = with_profile(general, profile);
+            let taken = match self.prepared.pin(general) {
+                Some(pin) => self.fits(node, work, inputs, &pin, false)?.is_none(),
+                None => false,
+            };
+            if taken || self.prepared.pin(&own).is_some() {
+                return Ok(own);
+            }
+        }
+        Ok(general.to_owned())
     }
 
     /// What the pin gives the key, if it is for what the step asks now.
@@ -113,6 +135,7 @@ impl Driver<'_> {
             store: self.store,
             scratch: PathBuf::new(),
             log: &|_| {},
+            warn: &|_| {},
             cancelled: &|| false,
             pin: Some(pin),
             fetcher: &self.prepared.fetcher,
@@ -125,15 +148,13 @@ impl Driver<'_> {
     }
 
     /// Puts a step into the queue of those whose pin is to be found; one of several with the same source at a time.
-    pub(super) fn find_pin(&mut self, ix: StepIx, inputs: Vec<Resolved>, previous: Option<Pin>) {
-        let node = &self.prepared.graph.steps[ix as usize];
-        let id = node.step.pin.clone().unwrap_or_default();
+    pub(super) fn find_pin(&mut self, ix: StepIx, inputs: Vec<Resolved>, id: String, previous: Option<Pin>) {
         match self.finding.get_mut(&id) {
             // Keyed again when the first has found it.
             Some(waiting) => waiting.push(ix),
             None => {
-                self.finding.insert(id, Vec::new());
-                self.previous.insert(ix, previous);
+                self.finding.insert(id.clone(), Vec::new());
+                self.previous.insert(ix, (id, previous));
                 self.make_ready(ix, inputs);
             }
         }
@@ -143,7 +164,7 @@ impl Driver<'_> {
     pub(super) fn found_pin(&mut self, ix: StepIx, pin: Pin, millis: u64) {
         let prepared = self.prepared.clone();
         let step = &prepared.graph.steps[ix as usize].step;
-        let id = step.pin.clone().unwrap_or_default();
+        let id = self.previous.get(&ix).map(|(id, _)| id.clone()).unwrap_or_default();
         self.locked.insert(id.clone());
         if let Ok(mut pins) = prepared.pins.1.lock() {
             let new = pins.get(&id) != Some(&pin);
@@ -166,9 +187,6 @@ impl Driver<'_> {
         let site = &self.workspace.site;
         let mut asked = ids(&prepared.graph);
         for profile in std::iter::once(None).chain(prepared.loaded.profiles.iter().cloned().map(Some)) {
-            if profile == site.load.profile && site.load.set.is_empty() {
-                continue;
-            }
             match asked_with(site, profile) {
                 Some(ids) => asked.extend(ids),
                 None => return,
@@ -198,9 +216,8 @@ impl Driver<'_> {
 
     /// Those that waited for the same pin look again.
     pub(super) fn pin_settled(&mut self, ix: StepIx) {
-        self.previous.remove(&ix);
-        if let Some(id) = &self.prepared.graph.steps[ix as usize].step.pin
-            && let Some(waiting) = self.finding.remove(id)
+        if let Some((id, _)) = self.previous.remove(&ix)
+            && let Some(waiting) = self.finding.remove(&id)
         {
             self.evaluate.extend(waiting);
         }
@@ -218,7 +235,12 @@ fn asked_with(site: &Site, profile: Option<String>) -> Option<BTreeSet<String>> 
     let mut loaded = Site { load, ..site.clone() }.load().ok()?;
     let order = loaded.order.clone();
     loaded.expand(&order).ok()?;
-    Some(ids(&plan::plan(&loaded, &site.registry, order).ok()?))
+    let mut ids = ids(&plan::plan(&loaded, &site.registry, order).ok()?);
+    if let Some(profile) = &loaded.options().profile {
+        let own: Vec<String> = ids.iter().map(|id| with_profile(id, profile)).collect();
+        ids.extend(own);
+    }
+    Some(ids)
 }
 
 /// Whether something in a pin is to be found anew.

@@ -15,7 +15,7 @@ use crate::exec::{CancelToken, jobserver::Pool};
 use crate::fetch::{FetchOptions, Fetcher};
 use crate::inputs::Sources;
 use crate::load::{Diagnostics, LoadOptions, Loaded};
-use crate::lockfile::{Missing, Pins};
+use crate::lockfile::{Missing, Pins, with_profile};
 use crate::memory::Memory;
 use crate::plan::{self, Dirs, StepGraph};
 use crate::rule::Registry;
@@ -176,7 +176,7 @@ pub fn prepare(
     })?;
 
     let active = wanted(&graph, options.goal);
-    locked(&graph, &active, &pins)?;
+    locked(&graph, &active, &pins, loaded.options().profile.as_deref())?;
 
     let mut wanted: Vec<(u32, Input)> = Vec::new();
     let mut tool_names = BTreeSet::new();
@@ -261,11 +261,18 @@ pub fn prepare(
 }
 
 /// With `--locked`, says of every source at once that it is not in the lock.
-fn locked(graph: &StepGraph, active: &[Wanted], pins: &Pins) -> Result<(), BuildError> {
+fn locked(
+    graph: &StepGraph,
+    active: &[Wanted],
+    pins: &Pins,
+    profile: Option<&str>,
+) -> Result<(), BuildError> {
+    let own = |id: &str| profile.is_some_and(|p| pins.get(&with_profile(id, p)).is_some());
     let mut errors: Vec<(String, Vec<String>)> = Vec::new();
     for (node, active) in graph.steps.iter().zip(active) {
         if let (Some(id), true) = (&node.step.pin, *active != Wanted::No)
             && pins.get(id).is_none()
+            && !own(id)
             && let Err(e) = pins.may_make(id)
             && errors.iter().all(|(message, _)| *message != e.message)
         {

@@ -23,18 +23,20 @@ pub struct Owners(Arc<HashMap<(u64, u64), Owned>>);
 struct Owned {
     uid: u32,
     gid: u32,
+    /// It had an owner when the job began.
+    initial: bool,
     /// Keeps the inode from being used again.
     _file: OwnedFd,
 }
 
 impl Owners {
-    /// User and group that the job gave to the file of which this is the metadata; none if it is 0:0, or never was
-    /// given to anybody. All names of a file have one owner.
+    /// User and group that the job gave to the file of which this is the metadata, or that it had from the beginning;
+    /// none if it is 0:0 and was so when the job began. All names of a file have one owner.
     pub fn of(&self, meta: &Metadata) -> Option<(u32, u32)> {
         self.0.get(&(meta.dev(), meta.ino())).map(|owned| (owned.uid, owned.gid))
     }
 
-    /// How many files have an owner other than 0:0. Among them may be some that the job has removed.
+    /// How many files have an owner other than 0:0, or had one from the beginning. Among them may be some that the job has removed.
     pub fn len(&self) -> usize {
         self.0.len()
     }
@@ -68,6 +70,8 @@ pub(super) struct Recorder {
     files: HashMap<(u64, u64), Owned>,
     /// How many may be held.
     bound: usize,
+    /// The job has not begun.
+    beginning: bool,
 }
 
 /// As chown takes it: leave this id as it is.
@@ -80,8 +84,9 @@ const RESERVE: usize = 256;
 impl Recorder {
     /// A record that begins with what is known of a root directory: paths in it, and their owners.
     pub fn new(root: &Path, owners: &[(PathBuf, u32, u32)]) -> Result<Self, ExecError> {
-        let mut new = Self::default();
+        let mut new = Self { beginning: true, ..Self::default() };
         if owners.is_empty() {
+            new.beginning = false;
             return Ok(new);
         }
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -94,6 +99,7 @@ impl Recorder {
             let stat = rustix::fs::fstat(&file).map_err(|error| failed(path, error))?;
             new.set((stat.st_dev, stat.st_ino), file, *uid, *gid)?;
         }
+        new.beginning = false;
         Ok(new)
     }
 
@@ -102,7 +108,8 @@ impl Recorder {
         let (old_uid, old_gid) = self.files.get(&key).map_or((0, 0), |owned| (owned.uid, owned.gid));
         let uid = if uid == UNCHANGED { old_uid } else { uid };
         let gid = if gid == UNCHANGED { old_gid } else { gid };
-        if (uid, gid) == (0, 0) {
+        // One that had an owner from the beginning is told to be root's now; of others nothing needs to be told.
+        if (uid, gid) == (0, 0) && self.files.get(&key).is_none_or(|owned| !owned.initial) {
             self.files.remove(&key);
             return Ok(());
         }
@@ -113,7 +120,7 @@ impl Recorder {
         if self.files.len() >= self.bound {
             self.make_room()?;
         }
-        self.files.insert(key, Owned { uid, gid, _file: file });
+        self.files.insert(key, Owned { uid, gid, initial: self.beginning, _file: file });
         Ok(())
     }
 

@@ -56,6 +56,7 @@ mod tests {
             store,
             scratch: dir.to_owned(),
             log: &|_| {},
+            warn: &|_| {},
             cancelled: &|| false,
             pin: None,
             fetcher: &Fetcher::new(FetchOptions::default()),

@@ -128,7 +128,7 @@ fn check(cx: &BuiltinCx<'_>, url: &str, fetched: &Fetched) -> Result<(), StepErr
         (cx.log)(&format!("{} agrees with {suffix} beside it", name(url)));
         return Ok(());
     }
-    (cx.log)(&format!("no checksum file lies beside {url}"));
+    (cx.warn)(&format!("no checksum file lies beside {url}: it is locked as it came"));
     Ok(())
 }
 

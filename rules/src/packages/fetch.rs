@@ -180,8 +180,9 @@ pub fn download(cx: &BuiltinCx<'_>, downloads: &[Download]) -> Result<Vec<Fine>,
         .collect::<Result<Vec<Request>, StepError>>()?;
     let fetched = cx.fetcher.fetch_all(cx.store, &requests, cx).map_err(|e| {
         let gone = e.absent().map(str::to_owned);
-        let locked =
-            downloads.iter().find(|d| d.locked.is_some() && gone.as_deref() == Some(d.url().as_str()));
+        // While a pin is being found it is the index that names what is gone, and that may be of another day.
+        let of = |url: &String| downloads.iter().find(|d| d.url() == *url);
+        let locked = gone.as_ref().filter(|_| cx.pin.is_some()).and_then(of);
         match locked {
             Some(d) => Failed::from(StepError::from(e).help(format!(
                 "it has made way for a newer version: `mosbuild lock --update {}` takes that one",

@@ -56,12 +56,12 @@ impl Builtin for Finish {
         let skipped = Some(cx.param("scripts")).filter(|why| !why.is_empty());
         let notes: Vec<String> =
             skipped.map(|why| format!("scripts and triggers of packages: {why}")).into_iter().collect();
+        notes.iter().for_each(|note| (cx.warn)(note));
         (cx.log)(&format!("{count} packages installed"));
         let tree = tree_output(cx.store, &tree_of(entries)?)?;
         Ok(Made {
             outputs: BTreeMap::from([("tree".to_owned(), tree)]),
             facts: BTreeMap::from([("count".to_owned(), count.to_string())]),
-            warnings: notes.clone(),
             notes,
         })
     }

@@ -165,6 +165,10 @@ impl Rule for Packages {
     }
 
     fn plan(&self, planner: &mut Planner<'_>) -> Result<(), PlanError> {
+        if let Some(path) = &self.list {
+            // What is wrong with it is told before anything runs; the step reads what was hashed.
+            world::check(&planner.root().join(path), path)?;
+        }
         let arch = self.arch.as_deref().unwrap_or(planner.arch()).to_owned();
         let base = planner.upstream(&self.base)?;
         let host = match arch == std::env::consts::ARCH {

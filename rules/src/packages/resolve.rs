@@ -45,9 +45,13 @@ pub fn resolve(cx: &BuiltinCx<'_>, locking: &Locking<'_>) -> Result<Pin, StepErr
         resolver.pin(locking)
     };
     let pin = match attempt(fresh) {
-        // The index that the lock names is of another day: the package has made way for a newer one since.
+        // The indexes that the lock names are of another day: a package has made way for a newer one since, or came.
         Err(Failed::Gone(what)) if !fresh => {
             (cx.log)(&format!("{what} is gone from the mirror: the indexes are read anew"));
+            attempt(true)
+        }
+        Err(Failed::Refused(_)) if !fresh && locking.previous.is_some() => {
+            (cx.log)("apk finds no answer in the indexes of the lock: they are read anew");
             attempt(true)
         }
         other => other,
@@ -63,7 +67,7 @@ pub fn resolve(cx: &BuiltinCx<'_>, locking: &Locking<'_>) -> Result<Pin, StepErr
         ))
         .help("the mirror is in the middle of an update, or incomplete: try again later, or another mirror")
         .exit(4)),
-        Err(Failed::Step(e)) => Err(*e),
+        Err(Failed::Refused(e) | Failed::Step(e)) => Err(*e),
     }
 }
 
@@ -71,6 +75,8 @@ pub fn resolve(cx: &BuiltinCx<'_>, locking: &Locking<'_>) -> Result<Pin, StepErr
 enum Failed {
     /// A package that the index names is on no mirror.
     Gone(String),
+    /// apk finds no set that is what is asked for.
+    Refused(Box<StepError>),
     Step(Box<StepError>),
 }
 
@@ -133,7 +139,7 @@ impl Resolver<'_> {
     }
 
     /// Names and versions that apk would install, what is locked kept as far as the indexes still have it.
-    fn choose(&self, locking: &Locking<'_>) -> Result<BTreeMap<String, String>, StepError> {
+    fn choose(&self, locking: &Locking<'_>) -> Result<BTreeMap<String, String>, Failed> {
         let free = self.simulate(&[])?;
         let Some(previous) = locking.previous.filter(|_| !locking.anew) else { return Ok(free) };
         let keep: Vec<String> = free
@@ -157,7 +163,7 @@ impl Resolver<'_> {
         }
     }
 
-    fn simulate(&self, further: &[String]) -> Result<BTreeMap<String, String>, StepError> {
+    fn simulate(&self, further: &[String]) -> Result<BTreeMap<String, String>, Failed> {
         let (cx, arch) = (self.cx, self.cx.param("arch"));
         let host = cx.scratch.join("indexes");
         if host.exists() {
@@ -189,7 +195,7 @@ impl Resolver<'_> {
         let answer = root::ask(cx, tree, binds, args)?;
         match answer.code {
             Some(0) => Ok(installed(&answer.output)),
-            _ => Err(self.refused(&answer.output, answer.code)),
+            _ => Err(Failed::Refused(Box::new(self.refused(&answer.output, answer.code)))),
         }
     }
 

@@ -2,8 +2,10 @@
 //! Knows how a line is written; whether there is such a package is apk's to tell.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use mosbuild_engine::action::{BuiltinCx, StepError};
+use mosbuild_engine::rule::PlanError;
 use mosbuild_formats::apk::atom::Atom;
 
 /// One package asked for.
@@ -30,6 +32,13 @@ pub fn entry(text: &str) -> Result<String, String> {
         Some(tag) => Err(format!("{text:?}: repositories have no tags here, so @{tag} means nothing")),
         None => Ok(atom.name),
     }
+}
+
+/// What is wrong with a list, as far as its lines tell; one that cannot be read is refused by who reads it.
+pub fn check(path: &Path, name: &str) -> Result<(), PlanError> {
+    let Ok(text) = std::fs::read_to_string(path) else { return Ok(()) };
+    let wrong = |e: StepError| PlanError { message: e.message, help: e.help, exit: e.exit };
+    parse(name, &text).map(drop).map_err(wrong)
 }
 
 /// All that a target asks for, sorted by text, each once.

@@ -225,7 +225,7 @@ fn owners_from_before_last_and_are_carried_over() {
     for (path, owner) in [
         ("d/kept", Some((10, 42))),
         ("d/changed", Some((1, 1))),
-        ("d/undone", None),
+        ("d/undone", Some((0, 0))),
         ("d/edited", Some((10, 42))),
         ("d/edited-", Some((10, 42))),
         ("d/there", Some((10, 42))),
