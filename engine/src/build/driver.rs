@@ -514,29 +514,4 @@ impl<'a> Driver<'a> {
             }
         }
     }
-
-    fn place(&mut self) -> Result<place::Placed, place::PlaceError> {
-        let prepared = self.prepared.clone();
-        let states = &self.states;
-        let facts = |t: u32| {
-            let mut facts = BTreeMap::new();
-            for &s in &prepared.graph.of_target[t as usize] {
-                if let State::Done(result, _) = &states[s as usize] {
-                    facts.extend(result.facts.iter().map(|(k, v)| (k.clone(), v.clone())));
-                }
-            }
-            facts
-        };
-        let output = |t: u32, name: &str| {
-            let (step, output) = prepared.graph.maker(t, name)?;
-            match &states[step as usize] {
-                State::Done(result, _) => {
-                    Some((step, output.to_owned(), result.outputs.get(output)?.clone()))
-                }
-                _ => None,
-            }
-        };
-        let Workspace { dirs, stat_cache, .. } = &mut *self.workspace;
-        place::place(&prepared, dirs, self.store, stat_cache, &facts, &output)
-    }
 }

@@ -9,7 +9,8 @@ use mosbuild_cache::{BlobError, Digest, Node, Output, OutputKind, StatCache, Sto
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
-use super::Prepared;
+use super::driver::{Driver, State};
+use super::{Prepared, Workspace};
 use crate::framed;
 use crate::plan::{Dirs, StepIx};
 
@@ -44,6 +45,34 @@ impl fmt::Display for PlaceError {
             PlaceError::Io(path, e) => write!(f, "{}: {e}", path.display()),
             PlaceError::Name(text) => f.write_str(text),
         }
+    }
+}
+
+impl Driver<'_> {
+    /// Places the outputs of what has been built.
+    pub(super) fn place(&mut self) -> Result<Placed, PlaceError> {
+        let prepared = self.prepared.clone();
+        let states = &self.states;
+        let facts = |t: u32| {
+            let mut facts = BTreeMap::new();
+            for &s in &prepared.graph.of_target[t as usize] {
+                if let State::Done(result, _) = &states[s as usize] {
+                    facts.extend(result.facts.iter().map(|(k, v)| (k.clone(), v.clone())));
+                }
+            }
+            facts
+        };
+        let output = |t: u32, name: &str| {
+            let (step, output) = prepared.graph.maker(t, name)?;
+            match &states[step as usize] {
+                State::Done(result, _) => {
+                    Some((step, output.to_owned(), result.outputs.get(output)?.clone()))
+                }
+                _ => None,
+            }
+        };
+        let Workspace { dirs, stat_cache, .. } = &mut *self.workspace;
+        place(&prepared, dirs, self.store, stat_cache, &facts, &output)
     }
 }
 

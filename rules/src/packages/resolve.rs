@@ -50,9 +50,13 @@ pub fn resolve(cx: &BuiltinCx<'_>, locking: &Locking<'_>) -> Result<Pin, StepErr
             (cx.log)(&format!("{what} is gone from the mirror: the indexes are read anew"));
             attempt(true)
         }
-        Err(Failed::Refused(_)) if !fresh && locking.previous.is_some() => {
+        Err(Failed::Refused(refusal)) if !fresh && locking.previous.is_some() => {
             (cx.log)("apk finds no answer in the indexes of the lock: they are read anew");
-            attempt(true)
+            match attempt(true) {
+                // Offline, or without a mirror, the first answer is the one that helps.
+                Err(Failed::Step(e)) if e.exit == 4 => Err(Failed::Refused(refusal)),
+                other => other,
+            }
         }
         other => other,
     };
