@@ -3,7 +3,7 @@
 
 use std::error::Error as _;
 use std::pin::pin;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use reqwest::header::{self, HeaderMap, HeaderName};
 use reqwest::{Client, Response, StatusCode, Url, redirect};
@@ -225,22 +225,34 @@ pub(super) fn text(headers: &HeaderMap, name: HeaderName) -> Option<String> {
     headers.get(name)?.to_str().ok().map(str::to_owned)
 }
 
-/// What a server says of the version that it gives.
+/// What a server says of the version that it gives; nothing if the next change may be said by the same (a second is
+/// the grain of HTTP's dates, and many servers make their ETag of date and size).
 pub(super) fn validators(headers: &HeaderMap) -> Validators {
     let some = |name| text(headers, name).filter(|text| !text.is_empty());
-    Validators { etag: some(header::ETAG), modified: some(header::LAST_MODIFIED) }
+    let said = Validators { etag: some(header::ETAG), modified: some(header::LAST_MODIFIED) };
+    let then = said.modified.as_deref().and_then(date::seconds);
+    match then.is_none_or(|then| then < now(headers)) {
+        true => said,
+        false => Validators::default(),
+    }
+}
+
+/// The server's clock; ours, if it does not say.
+fn now(headers: &HeaderMap) -> i64 {
+    let said = text(headers, header::DATE).and_then(|date| date::seconds(&date));
+    let ours = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
+    said.unwrap_or_else(ours)
 }
 
 /// What `If-Range` may name: a strong ETag, or a date that is too old for another change to have had the same
 /// (RFC 9110, 8.8.2.2).
 pub(super) fn strong(headers: &HeaderMap) -> Option<String> {
     let Validators { etag, modified } = validators(headers);
-    if let Some(etag) = etag {
-        return (!etag.starts_with("W/")).then_some(etag);
+    match etag {
+        Some(etag) => (!etag.starts_with("W/")).then_some(etag),
+        // Only a date that can be read is known to be old.
+        None => modified.filter(|date| date::seconds(date).is_some()),
     }
-    let modified = modified?;
-    let (then, now) = (date::seconds(&modified)?, date::seconds(&text(headers, header::DATE)?)?);
-    (now > then).then_some(modified)
 }
 
 /// `bytes FIRST-LAST/TOTAL` or `bytes */TOTAL`: the first byte, and the total if it is known.

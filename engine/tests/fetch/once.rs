@@ -165,3 +165,20 @@ fn the_first_failure_ends_them_all() {
     assert!(start.elapsed() < Duration::from_secs(1));
     assert!(server.asked().len() <= 3);
 }
+
+/// A file that is replaced within the second in which it was made has the same date, and where the ETag is made of date
+/// and size, perhaps the same ETag.
+#[test]
+fn a_file_of_this_very_second_is_downloaded_again() {
+    // The server's own clock stands at this date.
+    let page = |body: &[u8]| Page {
+        etag: Some("\"date-3\"".into()),
+        modified: Some("Tue, 24 Nov 2026 03:00:00 GMT".into()),
+        ..Page::new(body)
+    };
+    let (server, url) = Server::of(page(b"one"));
+    let desk = Desk::new();
+    desk.has(&desk.fetch(&url, None).unwrap(), b"one");
+    server.put("/file", page(b"two"));
+    desk.has(&desk.fetch(&url, None).unwrap(), b"two");
+}

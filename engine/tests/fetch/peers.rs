@@ -209,6 +209,9 @@ fn pythons_server() {
     let odd = "50% of a&b \"c\" <d> #1 é.apk";
     for name in [odd, "plain.apk", "+a;b=c.txt"] {
         std::fs::write(root.join(name), &body).unwrap();
+        // One of this very second might change again and be said to be the same.
+        let file = std::fs::File::options().write(true).open(root.join(name)).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_735_689_600)).unwrap();
     }
     let Some(python) = python(&root, &log) else {
         eprintln!("not run: there is no python3");
