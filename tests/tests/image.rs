@@ -92,7 +92,7 @@ fn what_cannot_be_installed_is_said_before_anything_runs() {
         (
             "{ from: { git: x, rev: y }, to: /x }",
             "{ git",
-            "a string, `{crate, version}` or `{path}`, found `{git, rev}`",
+            "a string, `{crate, version}`, `{url}` or `{path}`, found `{git, rev}`",
         ),
         ("{ from: { path: f, rev: y }, to: /x }", "rev", "unknown field `rev`"),
         ("{ from: { crate: a/b, version: 1 }, to: /x }", "a/b", "is no name of a crate"),
