@@ -1,6 +1,7 @@
 //! Runs a builtin step, or finds its pin: gives it its inputs, checks that it made what it declares.
 //! Knows no rule.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use mosbuild_cache::{OutputKind, Store};
@@ -11,6 +12,7 @@ use crate::action::{Available, Builtin, BuiltinCx, Locking, OutKind, StepError};
 use crate::events::Event;
 use crate::inputs::Source;
 use crate::lockfile::Pin;
+use crate::plan::StepNode;
 
 pub(super) fn run(job: &Job, work: &dyn Builtin, log: &mut Vec<u8>) -> Result<Execution, Broken> {
     let made = with(job, log, |cx| work.run(cx))?;
@@ -55,10 +57,7 @@ fn with<T>(
     act: impl FnOnce(&BuiltinCx<'_>) -> Result<T, StepError>,
 ) -> Result<T, Broken> {
     let scratch = job.store.scratch("builtin")?;
-    let mut inputs = std::collections::BTreeMap::new();
-    for (input, resolved) in job.node().step.inputs.iter().zip(&job.inputs) {
-        inputs.insert(input.name.clone(), available(&job.store, resolved)?);
-    }
+    let inputs = by_name(&job.store, job.node(), &job.inputs)?;
     let written = Mutex::new(Vec::new());
     let say = |line: &str| {
         if let Ok(mut log) = written.lock() {
@@ -88,8 +87,17 @@ fn with<T>(
     made.map_err(|error| Broken { error: Box::new(error), log: log.clone() })
 }
 
-/// An input as a builtin sees it.
-pub(super) fn available(store: &Store, resolved: &Resolved) -> Result<Available, StepError> {
+/// A step's inputs as a builtin sees them.
+pub(super) fn by_name(
+    store: &Store,
+    node: &StepNode,
+    inputs: &[Resolved],
+) -> Result<BTreeMap<String, Available>, StepError> {
+    let named = node.step.inputs.iter().zip(inputs);
+    named.map(|(input, resolved)| Ok((input.name.clone(), available(store, resolved)?))).collect()
+}
+
+fn available(store: &Store, resolved: &Resolved) -> Result<Available, StepError> {
     Ok(match resolved {
         Resolved::Source(source) => match &**source {
             Source::File { path, digest, size, executable } => Available::File {

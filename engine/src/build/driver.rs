@@ -64,6 +64,8 @@ pub(super) struct Driver<'a> {
     pub finding: BTreeMap<String, Vec<StepIx>>,
     /// Steps whose pin is to be found, with its id and what the lock has.
     pub previous: BTreeMap<StepIx, (String, Option<Pin>)>,
+    /// The pins that keys were made with.
+    pub pinned: BTreeMap<StepIx, Pin>,
     /// Sources whose pin was found in this run.
     pub locked: BTreeSet<String>,
     /// The lock could not be written.
@@ -205,6 +207,7 @@ impl<'a> Driver<'a> {
             waiting: 0,
             finding: BTreeMap::new(),
             previous: BTreeMap::new(),
+            pinned: BTreeMap::new(),
             locked: BTreeSet::new(),
             unwritten: false,
             forced,
@@ -285,7 +288,10 @@ impl<'a> Driver<'a> {
         let pinned = match self.standing(ix, &inputs) {
             Ok(Standing::Unpinned) => None,
             Ok(Standing::Pinned(..)) if wanted == Wanted::Pin => return Ok(()),
-            Ok(Standing::Pinned(_, pinned)) => Some(pinned),
+            Ok(Standing::Pinned(pin, pinned)) => {
+                self.pinned.insert(ix, pin);
+                Some(pinned)
+            }
             Ok(Standing::Missing(id, previous)) => {
                 self.notes[ix as usize].reason = Reason::Unlocked;
                 self.find_pin(ix, inputs, id, previous);
@@ -390,10 +396,7 @@ impl<'a> Driver<'a> {
         };
         let target = self.prepared.loaded.targets[node.target as usize].name.clone();
         let step = node.step.name.clone();
-        let pin = match (&locking, self.standing(ix, &inputs)) {
-            (None, Ok(Standing::Pinned(pin, _))) => Some(pin),
-            _ => None,
-        };
+        let pin = self.pinned.get(&ix).filter(|_| locking.is_none()).cloned();
         let started = match &locking {
             Some((id, _)) => Event::LockStarted { target, step, id: id.clone() },
             None => Event::StepStarted { target, step, key: key.hex(), why: self.why_line(ix) },

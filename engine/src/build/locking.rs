@@ -1,10 +1,10 @@
 //! Pins while a run goes on: which steps have theirs, which must find it first, and what becomes of what was found.
 //! Knows neither how a pin is found (`Builtin::lock`) nor the form of the lock file.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use super::builtin::available;
+use super::builtin::by_name;
 use super::driver::{Driver, State};
 use super::{Goal, Prepared, Resolved, Site};
 use crate::action::{Builtin, BuiltinCx, Pinned, StepError, Work};
@@ -125,12 +125,8 @@ impl Driver<'_> {
         pin: &Pin,
         surely: bool,
     ) -> Result<Option<Pinned>, StepError> {
-        let mut by_name = BTreeMap::new();
-        for (input, resolved) in node.step.inputs.iter().zip(inputs) {
-            by_name.insert(input.name.clone(), available(self.store, resolved)?);
-        }
         let cx = BuiltinCx {
-            inputs: by_name,
+            inputs: by_name(self.store, node, inputs)?,
             params: &node.step.params,
             store: self.store,
             scratch: PathBuf::new(),
