@@ -47,18 +47,27 @@ impl Builtin for FetchUrl {
     }
 
     fn pinned(&self, _: &BuiltinCx<'_>, pin: &Pin) -> Result<Pinned, StepError> {
-        Ok(Pinned { params: decisive(&pin.fields), ..Pinned::default() })
+        Ok(pinned(pin))
     }
 
     fn run(&self, cx: &BuiltinCx<'_>) -> Result<Made, StepError> {
-        let fetched = cx.fetch(&request(cx.param("url"), &cx.pin()?.fields)?)?;
-        let output = Output {
-            kind: OutputKind::File { executable: false },
-            digest: fetched.digest,
-            size: fetched.size,
-        };
-        Ok(Made { outputs: BTreeMap::from([("file".to_owned(), output)]), ..Made::default() })
+        bring(cx, cx.param("url"))
     }
+}
+
+/// What of a file's pin enters the key: size and SHA-256 follow from the BLAKE3.
+pub fn pinned(pin: &Pin) -> Pinned {
+    let decides = |(name, _): &(&String, &String)| !matches!(name.as_str(), "size" | "sha256");
+    let params = pin.fields.iter().filter(decides).map(|(k, v)| (k.clone(), v.clone())).collect();
+    Pinned { params, ..Pinned::default() }
+}
+
+/// Brings in the file that the step's pin names, as output `file`.
+pub fn bring(cx: &BuiltinCx<'_>, url: &str) -> Result<Made, StepError> {
+    let fetched = cx.fetch(&request(url, &cx.pin()?.fields)?)?;
+    let kind = OutputKind::File { executable: false };
+    let output = Output { kind, digest: fetched.digest, size: fetched.size };
+    Ok(Made { outputs: BTreeMap::from([("file".to_owned(), output)]), ..Made::default() })
 }
 
 /// What the lock keeps of a downloaded file.
@@ -84,12 +93,4 @@ pub fn request(url: &str, row: &Row) -> Result<Request, StepError> {
             .exit(4)
     })?;
     Ok(Request { url: url.to_owned(), max_size: LARGEST, expected: Some(expected) })
-}
-
-/// What of a pin enters the key: the rest follows from the digest.
-pub fn decisive(row: &Row) -> Row {
-    row.iter()
-        .filter(|(k, _)| !matches!(k.as_str(), "size" | "sha256"))
-        .map(|(k, v)| (k.clone(), v.clone()))
-        .collect()
 }

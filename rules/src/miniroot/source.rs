@@ -1,16 +1,13 @@
 //! The archive of a mini root filesystem: which one a release stands for, its upstream checksum, its pin.
 //! Knows nothing of what is in it.
 
-use std::collections::BTreeMap;
-
-use mosbuild_cache::{Output, OutputKind};
 use mosbuild_engine::action::{Builtin, BuiltinCx, Locking, Made, OutKind, Pinned, StepError};
 use mosbuild_engine::fetch::{Fetched, Request};
 use mosbuild_engine::lockfile::Pin;
 use sha2::{Digest as _, Sha512};
 
 use super::release::{self, Branch};
-use crate::url::{decisive, request, row};
+use crate::url::{bring, pinned, row};
 
 /// The largest archive that is taken.
 const LARGEST: u64 = 1 << 30;
@@ -56,15 +53,11 @@ impl Builtin for FetchMiniroot {
     }
 
     fn pinned(&self, _: &BuiltinCx<'_>, pin: &Pin) -> Result<Pinned, StepError> {
-        Ok(Pinned { params: decisive(&pin.fields), ..Pinned::default() })
+        Ok(pinned(pin))
     }
 
     fn run(&self, cx: &BuiltinCx<'_>) -> Result<Made, StepError> {
-        let pin = cx.pin()?;
-        let fetched = cx.fetch(&request(pin.field("url"), &pin.fields)?)?;
-        let kind = OutputKind::File { executable: false };
-        let output = Output { kind, digest: fetched.digest, size: fetched.size };
-        Ok(Made { outputs: BTreeMap::from([("file".to_owned(), output)]), ..Made::default() })
+        bring(cx, cx.pin()?.field("url"))
     }
 }
 
@@ -136,5 +129,5 @@ fn sha512(cx: &BuiltinCx<'_>, fetched: &Fetched) -> Result<String, StepError> {
     let mut file = std::fs::File::open(cx.store.blob_path(&fetched.digest)?)?;
     let mut hasher = Sha512::new();
     std::io::copy(&mut file, &mut hasher)?;
-    Ok(hasher.finalize().iter().map(|b| format!("{b:02x}")).collect())
+    Ok(format!("{:x}", hasher.finalize()))
 }

@@ -272,16 +272,16 @@ pub fn check_forbidden(
     }
 }
 
-/// The tree of a packages step, read back.
+/// Name, version and identity of each line of `locked`.
 pub fn locked_of(text: &str) -> Vec<(&str, &str, &str)> {
-    let line = |line: &'_ str| -> Option<(usize, usize)> {
-        let first = line.find(' ')?;
-        Some((first, first + 1 + line[first + 1..].find(' ')?))
+    let line = |line| {
+        let mut words = str::splitn(line, 3, ' ');
+        Some((words.next()?, words.next()?, words.next()?))
     };
-    text.lines().filter_map(|l| line(l).map(|(a, b)| (&l[..a], &l[a + 1..b], &l[b + 1..]))).collect()
+    text.lines().filter_map(line).collect()
 }
 
-/// Bytes of a file of a tree.
+/// The entry of a path of a tree.
 pub fn file<'t>(tree: &'t Tree, path: &str) -> Option<&'t Entry> {
     tree.get(&mosbuild_cache::TreePath::new(path).ok()?)
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use mosbuild_engine::action::{BuiltinCx, StepError};
-use mosbuild_engine::fetch::{Fetched, Request};
+use mosbuild_engine::fetch::Request;
 use mosbuild_engine::lockfile::{Pin, Row};
 use mosbuild_formats::apk::{self, Index, IndexEntry, Key, Limits};
 
@@ -66,28 +66,16 @@ pub fn read_all(
     fresh: bool,
 ) -> Result<Vec<Repository>, StepError> {
     let keys = keys(cx, root)?;
-    let mut fetched: Vec<Option<Fetched>> = Vec::new();
-    for folder in folders {
-        let locked = previous.and_then(|pin| pin.row("index", &place(folder))).filter(|_| !fresh);
-        let request = locked.and_then(|row| request(&place(folder), row).ok());
-        let there = request.and_then(|r| r.expected).filter(|e| cx.store.blob_path(&e.blake3).is_ok());
-        fetched.push(there.map(|e| Fetched {
-            digest: e.blake3,
-            size: e.size,
-            sha256: e.sha256,
-            from: "store".into(),
-        }));
-    }
-    let missing: Vec<Request> = folders
-        .iter()
-        .zip(&fetched)
-        .filter(|(_, fetched)| fetched.is_none())
-        .map(|(folder, _)| Request { url: place(folder), expected: None, max_size: LARGEST })
-        .collect();
-    let mut found = cx.fetch_all(&missing)?.into_iter();
+    let there = |r: &Request| r.expected.as_ref().is_some_and(|e| cx.store.blob_path(&e.blake3).is_ok());
+    let wanted = |folder: &String| {
+        let url = place(folder);
+        let locked = previous.and_then(|pin| pin.row("index", &url)).filter(|_| !fresh);
+        let locked = locked.and_then(|row| request(&url, row).ok()).filter(there);
+        locked.unwrap_or(Request { url, expected: None, max_size: LARGEST })
+    };
+    let requests: Vec<Request> = folders.iter().map(wanted).collect();
     let mut all = Vec::new();
-    for (folder, fetched) in folders.iter().zip(fetched) {
-        let Some(fetched) = fetched.or_else(|| found.next()) else { continue };
+    for (folder, fetched) in folders.iter().zip(cx.fetch_all(&requests)?) {
         let bytes = cx.store.read(&fetched.digest)?;
         let index = verified(folder, &bytes, &keys)?;
         (cx.log)(&format!("{folder}: {} packages, {}", index.entries.len(), index.description));
