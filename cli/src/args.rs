@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    boot, build, clean, completions, doctor, fetch, graph, list, lock, log, runs, schema, shell, show, test,
-    version, why,
+    boot, build, clean, completions, doctor, fetch, graph, import, list, lock, log, runs, schema, shell,
+    show, test, version, why,
 };
 use crate::failure::Failure;
 use crate::ui::Ui;
@@ -151,6 +151,8 @@ pub enum Command {
     Clean(With<clean::CleanArgs>),
     /// Say what the workspace needs from this host, and what is missing
     Doctor(With<doctor::DoctorArgs>),
+    /// Print files of the old shell pipeline (sources.conf, packages.list, …) as targets
+    Import(With<import::ImportArgs>),
     /// Print the JSON schema of mosbuild.yaml
     Schema(With<schema::SchemaArgs>),
     /// Print a completion script for a shell
@@ -176,6 +178,7 @@ impl Command {
             Command::Fetch(c) => &c.global,
             Command::Clean(c) => &c.global,
             Command::Doctor(c) => &c.global,
+            Command::Import(c) => &c.global,
             Command::Schema(c) => &c.global,
             Command::Completions(c) => &c.global,
             Command::Version(c) => &c.global,
@@ -199,6 +202,7 @@ impl Command {
             Command::Fetch(c) => fetch::run(ui, global, words, &c.args),
             Command::Clean(c) => clean::run(ui, global, &c.args),
             Command::Doctor(c) => doctor::run(ui, global, &c.args),
+            Command::Import(c) => import::run(ui, &c.args),
             Command::Schema(c) => schema::run(ui, &c.args),
             Command::Completions(c) => completions::run(ui, &c.args),
             Command::Version(c) => version::run(ui, &c.args),
@@ -234,7 +238,7 @@ mod tests {
 
     #[test]
     fn commands_and_flags_of_later_work_are_unknown() {
-        for name in "verify size ls cat diff publish sbom cache trace import init".split(' ') {
+        for name in "verify size ls cat diff publish sbom cache trace init".split(' ') {
             let error = parse(&format!("mosbuild {name}")).unwrap_err();
             assert_eq!(error.kind(), clap::error::ErrorKind::InvalidSubcommand, "{name}");
             assert_eq!(error.exit_code(), 2);

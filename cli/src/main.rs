@@ -6,6 +6,7 @@ mod args;
 mod commands;
 mod failure;
 mod format;
+mod import;
 mod interrupt;
 mod lock_diff;
 mod mirrors;

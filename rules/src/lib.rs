@@ -28,6 +28,16 @@ mod url;
 
 use mosbuild_engine::rule::{Registry, RuleType};
 
+/// What is wrong with a line of a list of packages, comments taken off; [`packages`] refuses it at build time.
+pub fn package_fault(line: &str) -> Option<String> {
+    packages::line_fault(line)
+}
+
+/// What is wrong with a line of a list of kernel modules, comments taken off.
+pub fn module_fault(line: &str) -> Option<String> {
+    modules::line_fault(line)
+}
+
 /// Every rule, with the version that is in the keys of its steps: raise it when the same fields make another plan.
 pub fn registry() -> Registry {
     Registry::new(vec![

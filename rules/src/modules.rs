@@ -112,6 +112,11 @@ fn image_path(path: &str) -> Option<&str> {
     inner.split('/').all(|part| !matches!(part, "" | "." | "..")).then_some(inner)
 }
 
+/// What is wrong with a line of a list, its comment taken off.
+pub fn line_fault(line: &str) -> Option<String> {
+    (!is_name(line)).then(|| format!("{line:?} is no module's name: one a line is expected"))
+}
+
 fn is_name(name: &str) -> bool {
     !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c == '/' || c == '#')
 }
@@ -185,12 +190,10 @@ fn parse_list(file: &str, text: &str) -> Result<Vec<Wanted>, StepError> {
     for (i, line) in text.lines().enumerate() {
         let name = line.split('#').next().unwrap_or_default().trim();
         let place = format!("{file}:{}", i + 1);
-        if is_name(name) {
-            wanted.push(Wanted { name: name.into(), place });
-        } else if !name.is_empty() {
-            return Err(StepError::new(format!(
-                "{place}: {name:?} is no module's name: one a line is expected"
-            )));
+        match line_fault(name) {
+            None => wanted.push(Wanted { name: name.into(), place }),
+            Some(_) if name.is_empty() => {}
+            Some(fault) => return Err(StepError::new(format!("{place}: {fault}"))),
         }
     }
     Ok(wanted)

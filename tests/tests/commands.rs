@@ -38,7 +38,7 @@ fn wrong_usage_is_2_with_a_hint() {
     output.says("bb").says("b");
     assert!(!space.has("dist"));
     // Commands and rules of later work are absent.
-    for command in ["publish", "verify", "sbom", "cache", "size", "init", "import"] {
+    for command in ["publish", "verify", "sbom", "cache", "size", "init"] {
         assert_eq!(space.run(&[command]).code, Some(2), "{command}");
     }
     let output = space.beside("uki", "targets:\n  u: { rule: uki }\n").run(&["list"]);

@@ -8,6 +8,7 @@ pub mod completions;
 pub mod doctor;
 pub mod fetch;
 pub mod graph;
+pub mod import;
 pub mod list;
 pub mod lock;
 pub mod log;

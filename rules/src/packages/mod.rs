@@ -17,6 +17,8 @@ mod resolve;
 mod root;
 mod world;
 
+pub use world::line_fault;
+
 use mosbuild_engine::action::{Command, CommandOutput, EnvVar, Input, Place, Step, StepInput};
 use mosbuild_engine::field;
 use mosbuild_engine::load::{

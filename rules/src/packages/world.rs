@@ -19,6 +19,11 @@ pub struct Asked {
     pub place: String,
 }
 
+/// What is wrong with a line of a list, its comment taken off.
+pub fn line_fault(line: &str) -> Option<String> {
+    entry(line).err()
+}
+
 /// The name in a line, or what is wrong with the line.
 pub fn entry(text: &str) -> Result<String, String> {
     if text.split_whitespace().count() != 1 || text.trim() != text {

@@ -1,0 +1,83 @@
+//! Files that are settings: of the kernel, of the image's init, of the upload.
+//! Knows what each became; prints no secret.
+
+use super::yaml::{Block, map, scalar};
+use super::{Imported, lines};
+
+/// A whole `.config`: its version is in its heading, `# Linux/x86 6.12.44 Kernel Configuration`.
+pub(super) fn kernel(path: &str, text: &str) -> Imported {
+    let mut all = Imported::default();
+    let heading = text.lines().take(10).find(|line| line.ends_with("Kernel Configuration"));
+    let version = heading.and_then(|line| line.split_whitespace().rev().nth(2)).filter(|word| {
+        word.starts_with(|c: char| c.is_ascii_digit()) && word.chars().all(|c| c.is_ascii_digit() || c == '.')
+    });
+    let version = version.unwrap_or_else(|| {
+        all.remark(0, "the file does not say which kernel it is of: 6.12.44 is what the old pipeline took");
+        "6.12.44"
+    });
+    let major = version.split('.').next().unwrap_or_default();
+    let url = format!("https://cdn.kernel.org/pub/linux/kernel/v{major}.x/linux-{version}.tar.xz");
+    let mut block = Block::new("linux", 0, "linux").with("source", map(&[("url", &url)]));
+    block = block.with("config", scalar(path));
+    for (at, line) in text.lines().enumerate() {
+        let Some((symbol, value)) = line.split_once('=') else { continue };
+        let value = value.trim().trim_matches('"');
+        match symbol {
+            "CONFIG_LOCALVERSION" if !value.is_empty() => block = block.with("localversion", scalar(value)),
+            "CONFIG_INITRAMFS_SOURCE" if !value.is_empty() => {
+                all.remark(
+                    at + 1,
+                    "CONFIG_INITRAMFS_SOURCE is set by mosbuild: the target `kernel` names the archive",
+                );
+            }
+            "CONFIG_CC_VERSION_TEXT" => all.remark(at + 1, "what compiled it is the host's gcc now"),
+            _ => {}
+        }
+    }
+    all.targets.push(block);
+    all
+}
+
+/// The image takes it as it is.
+pub(super) fn my_init(path: &str) -> Imported {
+    let mut all = Imported::default();
+    let folder = path.rsplit_once('/').map_or(".", |(folder, _)| folder);
+    if folder == "." {
+        all.remark(
+            0,
+            "my_init.conf and services/ want a folder of their own: all of it goes to /etc/my_init",
+        );
+    }
+    let installed = format!(
+        "[{}, {}, {}]",
+        map(&[("from", folder), ("to", "/etc/my_init")]),
+        map(&[("link", "/sbin/my_init"), ("at", "/sbin/init")]),
+        map(&[("link", "/sbin/my_init"), ("at", "/init")]),
+    );
+    all.targets.push(Block::new("system", 0, "files").with("install", installed));
+    all
+}
+
+/// Settings of the upload, a shell's assignments.
+pub(super) fn rfs(text: &str) -> Imported {
+    let mut all = Imported::default();
+    for (at, line) in lines(text) {
+        let line = line.strip_prefix("export ").unwrap_or(line);
+        let Some((name, _)) = line.split_once('=') else {
+            all.remark(at, "this is no setting; it is left out");
+            continue;
+        };
+        // No value is repeated: the keys are among them.
+        let what = match name.trim() {
+            "S3_ACCESS_KEY" | "S3_SECRET_KEY" => {
+                "is a secret: keep it out of the repository, in the environment"
+            }
+            "S3_ENDPOINT" | "S3_REGION" | "S3_BUCKET" | "S3_PREFIX" => {
+                "says where to upload; no target does that"
+            }
+            _ => "is not known",
+        };
+        all.remark(at, format!("{} {what}", name.trim()));
+    }
+    all
+}
