@@ -87,7 +87,7 @@ fn the_old_pipelines_files_become_a_workspace() {
     space.yaml(yaml);
     let shown = space.json(&["list", "--json"]);
     let mut names: Vec<&str> =
-        shown["targets"].as_array().unwrap().iter().map(|t| t["target"].as_str().unwrap()).collect();
+        shown["targets"].as_array().unwrap().iter().map(|t| t["name"].as_str().unwrap()).collect();
     names.sort_unstable();
     let all = [
         "corex", "firmware", "linux", "miniroot", "modules", "my_init", "mycelium", "packages", "rfs",
