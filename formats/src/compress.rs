@@ -6,6 +6,7 @@
 //! dictionary is at most [`XZ_DICT_MAX`], which the kernel allocates while it boots; a larger one than the block
 //! would find nothing. No BCJ filter: it would have to match the kernel's configuration.
 //! zstd is one single-threaded frame of at most level 19, whose window of 8 MiB every decoder accepts.
+//! [`compress_file`] is for files that the running kernel expands one by one, which asks for more.
 
 use std::io::{self, BufRead, BufReader, Chain, Cursor, Read, Write};
 
@@ -214,6 +215,37 @@ pub fn compress(data: &[u8], how: Compression, threads: u32) -> Result<Vec<u8>, 
     let mut encoder = Encoder::new(Vec::new(), how, threads)?;
     encoder.write_all(data)?;
     encoder.finish()
+}
+
+/// Dictionary of each xz preset that has a smaller one than [`XZ_DICT_MAX`], in bytes.
+const XZ_DICTS: [u32; 7] = [256 << 10, 1 << 20, 2 << 20, 4 << 20, 4 << 20, 8 << 20, 8 << 20];
+/// The smallest xz dictionary that there is.
+const XZ_DICT_MIN: u32 = 4 << 10;
+
+/// Compresses one file as the kernel's firmware loader expands it (drivers/base/firmware_loader/main.c): the dictionary
+/// of xz, which it allocates for each file, is no larger than the file asks for; a zstd frame begins with the size of
+/// the content, without which it is refused.
+pub fn compress_file(data: &[u8], how: Compression) -> Result<Vec<u8>, Error> {
+    match how {
+        Compression::Xz { level: level @ 0..=9 } => {
+            let mut options = LzmaOptions::new_preset(level)?;
+            let preset = XZ_DICTS.get(level as usize).copied().unwrap_or(XZ_DICT_MAX);
+            let size = u32::try_from(data.len()).ok().and_then(u32::checked_next_power_of_two);
+            options.dict_size(size.map_or(preset, |size| size.clamp(XZ_DICT_MIN, preset)));
+            let mut filters = Filters::new();
+            filters.lzma2(&options);
+            let stream = Stream::new_stream_encoder(&filters, Check::Crc32)?;
+            let mut encoder = liblzma::write::XzEncoder::new_stream(Vec::new(), stream);
+            encoder.write_all(data)?;
+            Ok(encoder.finish()?)
+        }
+        Compression::Zstd { level: level @ 1..=19 } => {
+            let mut compressor = zstd::bulk::Compressor::new(level)?;
+            compressor.include_checksum(true)?;
+            Ok(compressor.compress(data)?)
+        }
+        how => compress(data, how, 1),
+    }
 }
 
 /// Expands gzip, xz, zstd or plain data, told by magic; concatenated members are read one after another.

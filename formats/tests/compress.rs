@@ -3,7 +3,7 @@
 
 mod common;
 
-use mosbuild_formats::compress::{Compression, Error, Format, XZ_BLOCK, compress, decompress};
+use mosbuild_formats::compress::{Compression, Error, Format, XZ_BLOCK, compress, compress_file, decompress};
 use proptest::prelude::*;
 
 const ALL: [Compression; 4] = [
@@ -60,6 +60,38 @@ fn the_dictionary_stays_within_what_a_booting_kernel_should_allocate() {
         let list = common::tool("xz", &["--robot", "-lvv", "a.xz"], dir.path(), b"");
         let wanted = if level == 6 { "dict=8MiB" } else { "dict=16MiB" };
         assert!(String::from_utf8_lossy(&list).contains(wanted), "{}", String::from_utf8_lossy(&list));
+    }
+}
+
+/// What drivers/base/firmware_loader/main.c asks for, as the real tools tell it.
+#[test]
+fn single_files_are_as_the_kernels_firmware_loader_reads_them() {
+    let dir = tempfile::tempdir().unwrap();
+    for (len, dict) in [(0, "4KiB"), (3000, "4KiB"), (5000, "8KiB"), (1 << 20, "1MiB"), (20 << 20, "8MiB")] {
+        let data = sample(len);
+        let xz = compress_file(&data, Compression::Xz { level: 6 }).unwrap();
+        std::fs::write(dir.path().join("a.xz"), &xz).unwrap();
+        let list = common::tool("xz", &["--robot", "-lvv", "a.xz"], dir.path(), b"");
+        let list = String::from_utf8(list).unwrap();
+        let blocks: Vec<&str> = list.lines().filter(|l| l.starts_with("block\t")).collect();
+        let one = format!("--lzma2=dict={dict}");
+        assert!(
+            blocks.len() == usize::from(len > 0)
+                && blocks.iter().all(|b| b.contains("CRC32") && b.ends_with(&one)),
+            "{len}: {list}"
+        );
+        assert!(common::tool("xz", &["-dc", "a.xz"], dir.path(), b"") == data);
+
+        let zstd = compress_file(&data, Compression::Zstd { level: 19 }).unwrap();
+        std::fs::write(dir.path().join("a.zst"), &zstd).unwrap();
+        let list = common::tool("zstd", &["-lv", "a.zst"], dir.path(), b"");
+        let list = String::from_utf8(list).unwrap();
+        let lines = ["# Zstandard Frames: 1", &format!("({len} B)"), "Check: XXH64"];
+        assert!(lines.iter().all(|line| list.contains(line)), "{len}: {list}");
+        assert!(common::tool("zstd", &["-dcq", "a.zst"], dir.path(), b"") == data);
+    }
+    for how in [Compression::Xz { level: 10 }, Compression::Zstd { level: 20 }] {
+        assert!(matches!(compress_file(b"", how), Err(Error::Level { .. })));
     }
 }
 
@@ -134,6 +166,8 @@ proptest! {
         for how in ALL {
             let packed = compress(&data, how, 2).unwrap();
             prop_assert_eq!(Format::detect(&packed), how.format());
+            prop_assert_eq!(&decompress(&packed, data.len() as u64).unwrap(), &data);
+            let packed = compress_file(&data, how).unwrap();
             prop_assert_eq!(&decompress(&packed, data.len() as u64).unwrap(), &data);
         }
     }
