@@ -416,6 +416,22 @@ impl BuiltinCx<'_> {
         }
     }
 
+    /// A tree input as it is listed: the content of workspace files is not in the store yet, see [`BuiltinCx::ingest`].
+    pub fn listed(&self, name: &str) -> Result<Arc<Tree>, StepError> {
+        match self.input(name)? {
+            Available::Tree { tree, .. } => Ok(tree.clone()),
+            Available::File { .. } => Err(StepError::new(format!("input {name} is a file, not a tree"))),
+        }
+    }
+
+    /// Brings the content of some files of a tree input into the store, of a large folder of which little is wanted.
+    pub fn ingest(&self, name: &str, some: &Tree) -> Result<(), StepError> {
+        match self.input(name)? {
+            Available::Tree { root: Some(root), .. } => crate::inputs::ingest_tree(self.store, root, some),
+            _ => Ok(()),
+        }
+    }
+
     /// A file input as (digest, size, executable), its blob in the store.
     pub fn blob(&self, name: &str) -> Result<(Digest, u64, bool), StepError> {
         match self.input(name)? {

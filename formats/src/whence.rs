@@ -10,7 +10,8 @@ mod names;
 
 use std::fmt;
 
-pub use catalog::{Catalog, Clash, Found, Kind, Resolved, TooWide};
+pub use catalog::{Catalog, Clash, Found, Kind, Resolved, TooWide, is_glob, request_fault};
+pub use names::target as link_target;
 
 /// What WHENCE says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -9,6 +9,7 @@ mod component;
 mod cpio;
 mod env;
 mod files;
+mod firmware;
 mod group;
 mod kernel;
 mod linux;
@@ -46,6 +47,7 @@ pub fn registry() -> Registry {
         RuleType::of::<component::Component>("component", 1),
         RuleType::of::<cpio::Cpio>("cpio", 1),
         RuleType::of::<files::Files>("files", 1),
+        RuleType::of::<firmware::Firmware>("firmware", firmware::VERSION),
         RuleType::of::<group::Group>("group", 1),
         RuleType::of::<kernel::Kernel>("kernel", kernel::VERSION),
         RuleType::of::<linux::Linux>("linux", linux::VERSION),

@@ -104,10 +104,14 @@ impl Rule for Modules {
         planner.output("tree", select, "tree");
         Ok(())
     }
+
+    fn advertise(&self) -> BTreeMap<String, String> {
+        [("from".to_owned(), self.from.clone())].into()
+    }
 }
 
 /// An absolute path in the image, without its leading slash; `None` if it is none or leaves the image.
-fn image_path(path: &str) -> Option<&str> {
+pub fn image_path(path: &str) -> Option<&str> {
     let inner = path.strip_prefix('/')?;
     inner.split('/').all(|part| !matches!(part, "" | "." | "..")).then_some(inner)
 }

@@ -51,6 +51,50 @@ impl Builtin for Preflight {
     }
 }
 
+/// Refuses compressed firmware that the kernel could not read. Input `config`; params `compress` (xz or zstd) and
+/// `config-file`, as above. No output.
+pub struct FirmwarePreflight;
+
+impl Builtin for FirmwarePreflight {
+    fn name(&self) -> &'static str {
+        "firmware-preflight"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn outputs(&self) -> Vec<(String, OutKind)> {
+        Vec::new()
+    }
+
+    fn run(&self, cx: &BuiltinCx<'_>) -> Result<Made, StepError> {
+        let config = parse(&cx.bytes("config")?)?;
+        let lacking = firmware_needs(cx.param("compress"), &config);
+        match lacking.is_empty() {
+            true => Ok(Made::default()),
+            false => Err(refuse(&lacking, cx.param("config-file")).help("or leave `compress` out of the firmware")),
+        }
+    }
+}
+
+/// What the configuration lacks to read compressed firmware.
+fn firmware_needs(compress: &str, config: &Config) -> Vec<Need> {
+    let symbol = match compress {
+        "xz" => "FW_LOADER_COMPRESS_XZ",
+        "zstd" => "FW_LOADER_COMPRESS_ZSTD",
+        _ => return Vec::new(),
+    };
+    let why = format!("firmware is compressed with {compress}");
+    let mut needs = vec![need("FW_LOADER", "without it no driver gets firmware"), need("FW_LOADER_COMPRESS", &why)];
+    // Before 5.19 there was xz alone, without a symbol of its own.
+    let has_choice = ["FW_LOADER_COMPRESS_XZ", "FW_LOADER_COMPRESS_ZSTD"].iter().any(|s| config.get(s).is_some());
+    if has_choice || compress != "xz" || !config.enabled("FW_LOADER_COMPRESS") {
+        needs.push(need(symbol, why));
+    }
+    needs.into_iter().filter(|need| !config.enabled(need.symbol)).collect()
+}
+
 /// The symbol that a compressed initramfs needs.
 fn decompressor(format: &str) -> Option<&'static str> {
     match format {
@@ -236,6 +280,26 @@ mod tests {
              CONFIG_RD_XZ: the initramfs is compressed with xz"
         );
         assert_eq!(error.help, ["add to config/kernel.fragment: CONFIG_BLK_DEV_INITRD=y CONFIG_RD_XZ=y"]);
+    }
+
+    #[test]
+    fn compressed_firmware_needs_a_kernel_that_reads_it() {
+        let lacking = |compress: &str, config: &str| {
+            let config = Config::parse(config).unwrap();
+            firmware_needs(compress, &config).iter().map(|n| n.symbol).collect::<Vec<_>>()
+        };
+        let new = "CONFIG_FW_LOADER=y\nCONFIG_FW_LOADER_COMPRESS=y\n";
+        let xz = format!("{new}CONFIG_FW_LOADER_COMPRESS_XZ=y\n# CONFIG_FW_LOADER_COMPRESS_ZSTD is not set\n");
+        let zstd = format!("{new}# CONFIG_FW_LOADER_COMPRESS_XZ is not set\nCONFIG_FW_LOADER_COMPRESS_ZSTD=y\n");
+        assert_eq!(lacking("xz", &xz), [""; 0]);
+        assert_eq!(lacking("zstd", &zstd), [""; 0]);
+        assert_eq!(lacking("xz", &zstd), ["FW_LOADER_COMPRESS_XZ"]);
+        assert_eq!(lacking("zstd", &xz), ["FW_LOADER_COMPRESS_ZSTD"]);
+        assert_eq!(lacking("xz", ""), ["FW_LOADER", "FW_LOADER_COMPRESS", "FW_LOADER_COMPRESS_XZ"]);
+        assert_eq!(lacking("none", ""), [""; 0]);
+        // 5.3 to 5.18.
+        assert_eq!(lacking("xz", new), [""; 0]);
+        assert_eq!(lacking("zstd", new), ["FW_LOADER_COMPRESS_ZSTD"]);
     }
 
     fn xz(args: &[&str]) -> Vec<u8> {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use globset::{GlobBuilder, GlobMatcher};
+use globset::{Glob, GlobBuilder, GlobMatcher};
 
 /// Links that one path may go through, as in Linux.
 const HOPS: usize = 40;
@@ -163,7 +163,16 @@ impl Catalog {
         Ok(walk.found)
     }
 
-    /// All names of files and links, sorted by folder.
+    /// Where the link of this name leads, from the top; `None` if the name is no link's.
+    pub fn target(&self, link: &str) -> Option<&str> {
+        let (folder, name) = link.rsplit_once('/').unwrap_or(("", link));
+        match self.folder(folder)?.get(name)? {
+            Node::Link(target) => Some(target),
+            _ => None,
+        }
+    }
+
+    /// All names of files and links, sorted.
     pub fn names(&self) -> Vec<String> {
         let mut names = Vec::new();
         let mut stack = vec![(String::new(), &self.top)];
@@ -188,9 +197,30 @@ impl Catalog {
     }
 }
 
-/// Whether a request is more than one name.
-fn is_glob(text: &str) -> bool {
-    text.contains(['*', '?', '[', '{'])
+/// Whether a request may stand for more than one name.
+pub fn is_glob(request: &str) -> bool {
+    request.contains(['*', '?', '[', '{'])
+}
+
+/// What is wrong with a request that can fit nothing.
+pub fn request_fault(request: &str) -> Option<String> {
+    if components(request).next().is_none() {
+        return Some("it names nothing".into());
+    }
+    if request.starts_with('/') {
+        return Some("it is absolute; names are relative to lib/firmware".into());
+    }
+    if components(request).any(|part| part == "..") {
+        return Some("it leads out of lib/firmware".into());
+    }
+    if request.chars().any(char::is_control) || request.len() > LONGEST {
+        return Some("it cannot be a name".into());
+    }
+    components(request).find_map(|part| glob(part).err()).map(|e| e.kind().to_string())
+}
+
+fn glob(component: &str) -> Result<Glob, globset::Error> {
+    GlobBuilder::new(component).literal_separator(true).build()
 }
 
 fn components(path: &str) -> impl DoubleEndedIterator<Item = &str> {
@@ -217,8 +247,7 @@ impl Part {
         if text == "**" {
             return Part::Any;
         }
-        let glob = GlobBuilder::new(text).literal_separator(true).backslash_escape(true).build();
-        match glob {
+        match glob(text) {
             Ok(glob) if is_glob(text) => Part::Glob(glob.compile_matcher()),
             _ => Part::Name(text.to_owned()),
         }

@@ -77,8 +77,9 @@ pub(super) fn file(name: &str) -> Result<String, String> {
     }
 }
 
-/// Where a link leads that says `target`, below lib/firmware.
-pub(super) fn target(link: &str, target: &str) -> Result<String, String> {
+/// Where a link leads that says `target`, from the top that `link` is relative to. What leads out of it, or to a folder
+/// that the link lies in, is refused, with the reason.
+pub fn target(link: &str, target: &str) -> Result<String, String> {
     let mut at: Vec<&str> = link.split('/').collect();
     at.pop();
     for part in checked(target)? {
