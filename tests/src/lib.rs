@@ -6,6 +6,7 @@ pub mod alpine;
 pub mod apks;
 pub mod archive;
 mod mirror;
+pub mod modules;
 mod output;
 mod processes;
 mod store;

@@ -150,6 +150,10 @@ impl Firmware {
         let me = planner.target_index(planner.name())?;
         let mut kernels: Vec<(Input, String, Option<u32>)> = Vec::new();
         match &self.config {
+            Some(text) if planner.rule_of(text) == Some("linux") && !text.contains(':') => {
+                let message = format!("config: {text} is the kernel's image");
+                return Err(PlanError::new(2, message).help(format!("write {text}:config")));
+            }
             Some(text) if planner.is_reference(text) => {
                 // Only what is known before the kernel is compiled can keep it from being compiled.
                 let early = planner.rule_of(text) == Some("linux") && text.ends_with(":config");

@@ -135,7 +135,7 @@ impl<'a> Reasons<'a> {
         if let Some(why) = whence::request_fault(name) {
             return Reason::NoName(why);
         }
-        if self.selection.whence.is_some() && self.source.has(name) {
+        if self.selection.whence.is_some() && self.source.has_any(name) {
             return Reason::Unlisted;
         }
         if let Some(path) =

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use mosbuild_engine::action::StepError;
 use mosbuild_engine::load::nearest;
-use mosbuild_formats::whence::{self, Found};
+use mosbuild_formats::whence::{self, Catalog, Found, Kind};
 
 use super::reason::{Reason, split};
 use super::select::{Request, Selection};
@@ -20,7 +20,7 @@ const NEAREST: usize = 3;
 pub struct Missing {
     /// As in the modules.
     pub name: String,
-    /// The modules.
+    /// The modules; none of what `extra` stands for.
     pub modules: Vec<String>,
     /// Why, most likely.
     pub reason: Reason,
@@ -30,7 +30,8 @@ pub struct Missing {
 fn by_driver(missing: &[Missing]) -> Vec<(String, Vec<&Missing>)> {
     let mut drivers: BTreeMap<String, Vec<&Missing>> = BTreeMap::new();
     for one in missing {
-        drivers.entry(one.modules.join(", ")).or_default().push(one);
+        let driver = if one.modules.is_empty() { "extra".to_owned() } else { one.modules.join(", ") };
+        drivers.entry(driver).or_default().push(one);
     }
     let mut drivers: Vec<_> = drivers.into_iter().collect();
     for (_, names) in &mut drivers {
@@ -87,8 +88,8 @@ pub fn extra_missing(
         let name = request.name.as_str();
         let why = match found.files.first() {
             Some(path) => Reason::NotInSource(path.clone()).to_string(),
-            None if selection.whence.is_some() && source.has(name) => Reason::Unlisted.to_string(),
-            None => match nearest_names(name, listed) {
+            None if selection.whence.is_some() && source.has_any(name) => Reason::Unlisted.to_string(),
+            None => match nearest_names(name, listed, &selection.names) {
                 near if near.is_empty() => format!("{list} has nothing like it"),
                 near => format!("{list} has no such name; the nearest are {}", near.join(", ")),
             },
@@ -99,7 +100,7 @@ pub fn extra_missing(
 }
 
 /// The names most like one that is not there; of a glob, with its folder made right.
-fn nearest_names(name: &str, listed: &[String]) -> Vec<String> {
+fn nearest_names(name: &str, listed: &[String], names: &Catalog) -> Vec<String> {
     let mut near: Vec<String> = Vec::new();
     if whence::is_glob(name) || name.ends_with('/') {
         let plain = name.split('/').take_while(|part| !whence::is_glob(part) && !part.is_empty());
@@ -108,6 +109,8 @@ fn nearest_names(name: &str, listed: &[String]) -> Vec<String> {
         let rest = name[folder.len()..].trim_start_matches('/');
         let mut folders: Vec<&str> = listed.iter().map(|path| split(path).0).collect();
         folders.dedup();
+        let is_folder = |path: &&str| names.resolve(path).is_some_and(|end| end.kind == Kind::Folder);
+        folders.extend(listed.iter().map(String::as_str).filter(is_folder));
         let others = folders.into_iter().filter(|other| !other.is_empty() && *other != folder);
         near.extend(nearest(&folder, others).map(|folder| format!("{folder}/{rest}")));
         return near;

@@ -7,7 +7,7 @@ use mosbuild_engine::action::{Builtin, BuiltinCx, Made, OutKind, StepError};
 use mosbuild_formats::whence::{Catalog, Found, Whence};
 
 use super::names::NamesOf;
-use super::reason;
+use super::reason::{self, Reason};
 use super::report::{self, Missing};
 use super::source::FirmwareSource;
 use super::{place, version_in};
@@ -166,7 +166,7 @@ impl Selection {
     fn missing(&self, source: &FirmwareSource<'_>) -> Result<Vec<Missing>, StepError> {
         let listed = self.names.names();
         let lacks = |(_, found): &&(Request, Found)| !found.files.iter().any(|path| source.has(path));
-        let lacking: Vec<&(Request, Found)> = self.found.iter().filter(lacks).collect();
+        let (lacking, served): (Vec<_>, Vec<_>) = self.found.iter().partition(lacks);
         let (extra, named): (Vec<_>, Vec<_>) = lacking.into_iter().partition(|(request, _)| request.is_extra());
         if !extra.is_empty() {
             return Err(report::extra_missing(self, source, &listed, &extra));
@@ -177,6 +177,17 @@ impl Selection {
             modules: request.modules.clone(),
             reason: reasons.of(request, found),
         };
-        Ok(named.into_iter().map(missing).collect())
+        let mut all: Vec<Missing> = named.into_iter().map(missing).collect();
+        // Of a folder or a glob some files may be there and others not.
+        let mut told: BTreeSet<&String> = BTreeSet::new();
+        for (request, found) in served {
+            for path in found.files.iter().filter(|path| !source.has(path)) {
+                if told.insert(path) {
+                    let reason = Reason::NotInSource(path.clone());
+                    all.push(Missing { name: path.clone(), modules: request.modules.clone(), reason });
+                }
+            }
+        }
+        Ok(all)
     }
 }

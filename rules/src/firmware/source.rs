@@ -139,6 +139,11 @@ impl<'a> FirmwareSource<'a> {
         self.place(path).is_some()
     }
 
+    /// Whether a name, a folder or a glob stands for any file of the source.
+    pub fn has_any(&self, request: &str) -> bool {
+        self.names.look_up(request).is_ok_and(|found| !found.files.is_empty())
+    }
+
     /// A file's content, in the store after [`FirmwareSource::bring`].
     pub fn blob(&self, path: &str) -> Option<(Digest, u64)> {
         self.blob_at(path).map(|(_, blob)| blob)
