@@ -73,7 +73,9 @@ impl Builtin for FirmwarePreflight {
         let lacking = firmware_needs(cx.param("compress"), &config);
         match lacking.is_empty() {
             true => Ok(Made::default()),
-            false => Err(refuse(&lacking, cx.param("config-file")).help("or leave `compress` out of the firmware")),
+            false => {
+                Err(refuse(&lacking, cx.param("config-file")).help("or leave `compress` out of the firmware"))
+            }
         }
     }
 }
@@ -86,9 +88,11 @@ fn firmware_needs(compress: &str, config: &Config) -> Vec<Need> {
         _ => return Vec::new(),
     };
     let why = format!("firmware is compressed with {compress}");
-    let mut needs = vec![need("FW_LOADER", "without it no driver gets firmware"), need("FW_LOADER_COMPRESS", &why)];
+    let mut needs =
+        vec![need("FW_LOADER", "without it no driver gets firmware"), need("FW_LOADER_COMPRESS", &why)];
     // Before 5.19 there was xz alone, without a symbol of its own.
-    let has_choice = ["FW_LOADER_COMPRESS_XZ", "FW_LOADER_COMPRESS_ZSTD"].iter().any(|s| config.get(s).is_some());
+    let has_choice =
+        ["FW_LOADER_COMPRESS_XZ", "FW_LOADER_COMPRESS_ZSTD"].iter().any(|s| config.get(s).is_some());
     if has_choice || compress != "xz" || !config.enabled("FW_LOADER_COMPRESS") {
         needs.push(need(symbol, why));
     }
@@ -289,8 +293,10 @@ mod tests {
             firmware_needs(compress, &config).iter().map(|n| n.symbol).collect::<Vec<_>>()
         };
         let new = "CONFIG_FW_LOADER=y\nCONFIG_FW_LOADER_COMPRESS=y\n";
-        let xz = format!("{new}CONFIG_FW_LOADER_COMPRESS_XZ=y\n# CONFIG_FW_LOADER_COMPRESS_ZSTD is not set\n");
-        let zstd = format!("{new}# CONFIG_FW_LOADER_COMPRESS_XZ is not set\nCONFIG_FW_LOADER_COMPRESS_ZSTD=y\n");
+        let xz =
+            format!("{new}CONFIG_FW_LOADER_COMPRESS_XZ=y\n# CONFIG_FW_LOADER_COMPRESS_ZSTD is not set\n");
+        let zstd =
+            format!("{new}# CONFIG_FW_LOADER_COMPRESS_XZ is not set\nCONFIG_FW_LOADER_COMPRESS_ZSTD=y\n");
         assert_eq!(lacking("xz", &xz), [""; 0]);
         assert_eq!(lacking("zstd", &zstd), [""; 0]);
         assert_eq!(lacking("xz", &zstd), ["FW_LOADER_COMPRESS_XZ"]);

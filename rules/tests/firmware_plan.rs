@@ -103,7 +103,10 @@ fn where_modules_come_from_elsewhere_the_configuration_is_named() {
     for (fields, told) in [
         ("for: foreign, compress: xz", "2: compress: xz: the modules of foreign do not come from"),
         ("for: [modules, packages], compress: zstd", "2: compress: zstd: the modules of packages"),
-        ("for: foreign, compress: xz, config: linux", "2: config: linux is the kernel's image (write linux:config)"),
+        (
+            "for: foreign, compress: xz, config: linux",
+            "2: config: linux is the kernel's image (write linux:config)",
+        ),
     ] {
         let error = shape(fields).unwrap_err();
         assert!(error.starts_with(told), "{error}");

@@ -85,7 +85,10 @@ fn fill(space: &Space) {
     source(space, "fw");
     let modules = ModuleDir::new(space, "kernel");
     modules
-        .module("kernel/card.ko", &["card.bin", "card/two words.txt", "card/more words.txt", "card/raw-link.bin"])
+        .module(
+            "kernel/card.ko",
+            &["card.bin", "card/two words.txt", "card/more words.txt", "card/raw-link.bin"],
+        )
         .module("kernel/chain.ko.xz", &["old/chain.bin"])
         .module("kernel/dir.ko.gz", &["chips/x3/boot.bin"])
         .module("kernel/glob.ko.zst", &["chips/board.*.txt", "chips/none.*.txt"])
@@ -222,7 +225,9 @@ fn what_modules_name_with_its_links_and_licences() {
 
 /// Whether the store has a blob of this content.
 fn stored(space: &Space, content: &str) -> bool {
-    blobs(space.store()).iter().any(|(path, _)| std::fs::read(path).is_ok_and(|bytes| bytes == content.as_bytes()))
+    blobs(space.store())
+        .iter()
+        .any(|(path, _)| std::fs::read(path).is_ok_and(|bytes| bytes == content.as_bytes()))
 }
 
 /// Packs a folder of the workspace; `names` in this order.
@@ -289,7 +294,12 @@ fn an_archive_may_have_links_and_a_whence_elsewhere() {
     std::os::unix::fs::symlink("../zz-real", dir.join("card/a.bin")).unwrap();
     std::fs::hard_link(dir.join("chips/x1/boot.bin"), dir.join("aa-other-name")).unwrap();
     space.write("fw/aaa/WHENCE", "Driver: other\nFile: card.bin\n\nLicence: none\n");
-    tar(&space, "fw.tar", &dir, &["aaa", "aa-other-name", "card", "chips", "new", "gone", "WHENCE", "LICENSES", "zz-real"]);
+    tar(
+        &space,
+        "fw.tar",
+        &dir,
+        &["aaa", "aa-other-name", "card", "chips", "new", "gone", "WHENCE", "LICENSES", "zz-real"],
+    );
     space.builds(&["firmware"]);
     let mut taken = pairs(&TAKEN);
     taken.push(("old/chain.bin".into(), "-> ../middle/chain.bin".into()));
@@ -318,9 +328,18 @@ dist: { fw.tar: firmware }
     assert_eq!(
         names,
         [
-            "card/a.bin", "card/raw-link.bin", "card/raw.bin", "card/unused.bin", "chips/x1/boot.bin",
-            "chips/x1/main.bin", "chips/x3", "gone/lost-5.bin", "middle", "new/place/chain-3.bin",
-            "new/place/chain.bin", "old/chain.bin",
+            "card/a.bin",
+            "card/raw-link.bin",
+            "card/raw.bin",
+            "card/unused.bin",
+            "chips/x1/boot.bin",
+            "chips/x1/main.bin",
+            "chips/x3",
+            "gone/lost-5.bin",
+            "middle",
+            "new/place/chain-3.bin",
+            "new/place/chain.bin",
+            "old/chain.bin",
         ]
     );
     assert_eq!(tree["licences/LICENCE.card"], "licence of the card");
@@ -362,7 +381,8 @@ dist: { fw.tar: firmware }
 fn unpacked(space: &Space, archive: &str) -> PathBuf {
     let dir = space.base().join(format!("unpacked-{archive}"));
     std::fs::create_dir(&dir).unwrap();
-    let status = Command::new("tar").arg("-xf").arg(space.path("dist").join(archive)).arg("-C").arg(&dir).status();
+    let status =
+        Command::new("tar").arg("-xf").arg(space.path("dist").join(archive)).arg("-C").arg(&dir).status();
     assert!(status.unwrap().success());
     dir
 }
@@ -417,7 +437,10 @@ fn compressed_as_the_kernel_reads_it() {
     }
 
     // A kernel that cannot read it.
-    space.write("kernel.config", config.replace("CONFIG_FW_LOADER_COMPRESS_XZ=y", "# CONFIG_FW_LOADER_COMPRESS_XZ is not set"));
+    space.write(
+        "kernel.config",
+        config.replace("CONFIG_FW_LOADER_COMPRESS_XZ=y", "# CONFIG_FW_LOADER_COMPRESS_XZ is not set"),
+    );
     let output = space.build(&["firmware"]);
     assert_eq!(output.code, Some(1), "{output}");
     output
@@ -460,11 +483,17 @@ fn hostile_and_broken_lists_are_refused() {
     // Names in modules are other people's too.
     space.write("fw/WHENCE", WHENCE);
     let modules = ModuleDir::new(&space, "kernel");
-    modules.module("kernel/card.ko", &["../../../etc/passwd", "/etc/shadow", "card/../card/a.bin", "[", "**/**", ""]);
+    modules.module(
+        "kernel/card.ko",
+        &["../../../etc/passwd", "/etc/shadow", "card/../card/a.bin", "[", "**/**", ""],
+    );
     space.edit_yaml("path: fw.tar", "path: fw");
     space.builds(&["firmware"]);
     let tree = tree(&space.path("dist/fw.tar"));
-    assert!(tree.keys().all(|path| path.starts_with("lib/firmware/") || path.starts_with("usr/share/")), "{tree:?}");
+    assert!(
+        tree.keys().all(|path| path.starts_with("lib/firmware/") || path.starts_with("usr/share/")),
+        "{tree:?}"
+    );
     let notes = notes(&space, "firmware");
     for line in [
         "warning: card asks for ../../../etc/passwd: it leads out of lib/firmware",
@@ -544,7 +573,8 @@ fn a_source_without_a_list_is_taken_by_name() {
                 ("lib/firmware/secret.bin", "WHENCE does not name this"),
             ])
         );
-        let no_list = "the source has no WHENCE at its top: files are taken by name, and nothing tells their licences";
+        let no_list =
+            "the source has no WHENCE at its top: files are taken by name, and nothing tells their licences";
         let warned = warnings(output);
         assert_eq!(warned.iter().filter(|w| w.contains(no_list)).count(), 1, "{warned:?}");
         let notes = notes(space, "firmware");
@@ -559,7 +589,10 @@ fn a_source_without_a_list_is_taken_by_name() {
     check(&space, &space.builds(&["firmware"]));
 
     space.edit_yaml("source:", "compress: zstd, config: kernel.config, source:");
-    space.write("kernel.config", "CONFIG_FW_LOADER=y\nCONFIG_FW_LOADER_COMPRESS=y\nCONFIG_FW_LOADER_COMPRESS_ZSTD=y\n");
+    space.write(
+        "kernel.config",
+        "CONFIG_FW_LOADER=y\nCONFIG_FW_LOADER_COMPRESS=y\nCONFIG_FW_LOADER_COMPRESS_ZSTD=y\n",
+    );
     let output = space.build(&["firmware"]);
     assert_eq!(output.code, Some(1), "{output}");
     output.says("nothing tells which files must not be compressed");
@@ -570,13 +603,16 @@ fn a_module_that_changes_otherwise_costs_no_selection() {
     let space = Space::new(YAML);
     fill(&space);
     space.builds(&["firmware"]);
-    let fields: Vec<String> = ["name=plain", "license=GPL", "depends=", "description=changed"].map(str::to_owned).into();
+    let fields: Vec<String> =
+        ["name=plain", "license=GPL", "depends=", "description=changed"].map(str::to_owned).into();
     let modules = ModuleDir::new(&space, "kernel");
     modules.code("kernel/plain.ko", &fields, ".byte 0x90, 0xc3");
     let output = space.builds(&["firmware"]);
     let steps = |output: &Output| {
         let started = output.events.iter().filter(|e| e["event"] == "step_started");
-        started.map(|e| format!("{}:{}", e["target"].as_str().unwrap(), e["step"].as_str().unwrap())).collect::<Vec<_>>()
+        started
+            .map(|e| format!("{}:{}", e["target"].as_str().unwrap(), e["step"].as_str().unwrap()))
+            .collect::<Vec<_>>()
     };
     let ran = steps(&output);
     assert!(ran.iter().any(|s| s.ends_with("firmware:names")), "{ran:?}");
@@ -627,17 +663,20 @@ dist: { fw.tar: firmware }
 "#,
     );
     space.edit_yaml("MODULES", fixtures.join("modules/debian-6.1.0-56-amd64").to_str().unwrap());
-    let copied = Command::new("cp").arg("-r").arg(fixtures.join("firmware/tree")).arg(space.path("fw")).status();
+    let copied =
+        Command::new("cp").arg("-r").arg(fixtures.join("firmware/tree")).arg(space.path("fw")).status();
     assert!(copied.unwrap().success());
     std::fs::copy(fixtures.join("firmware/WHENCE"), space.path("fw/WHENCE")).unwrap();
     // Further modules by their .modinfo alone.
-    let modinfo = std::fs::read_to_string(fixtures.join("modules/modinfo/debian-6.1.0-56-amd64.txt")).unwrap();
+    let modinfo =
+        std::fs::read_to_string(fixtures.join("modules/modinfo/debian-6.1.0-56-amd64.txt")).unwrap();
     let mut asked: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for part in modinfo.split("## kernel/").skip(1) {
         let path = part.lines().next().unwrap();
         let name = path.rsplit('/').next().unwrap().trim_end_matches(".ko");
         asked.insert(name, part.lines().filter_map(|l| l.strip_prefix("firmware=")).collect());
-        let fields: Vec<String> = part.lines().skip(1).filter(|l| l.contains('=')).map(str::to_owned).collect();
+        let fields: Vec<String> =
+            part.lines().skip(1).filter(|l| l.contains('=')).map(str::to_owned).collect();
         if ["ice", "bnx2x", "iwlwifi", "e100"].contains(&name) {
             ModuleDir::new(&space, "others").fields(path, &fields);
         }
@@ -645,14 +684,20 @@ dist: { fw.tar: firmware }
     let output = space.builds(&["firmware"]);
     let archive = space.path("dist/fw.tar");
     let entries = members(&archive);
-    let there = |name: &str| asked[name].iter().filter(|f| entries.contains_key(&format!("lib/firmware/{f}"))).count();
-    for (module, files, of) in [("r8169", 20, 20), ("tg3", 4, 4), ("bnx2", 5, 5), ("ice", 1, 1), ("bnx2x", 0, 6)] {
+    let there = |name: &str| {
+        asked[name].iter().filter(|f| entries.contains_key(&format!("lib/firmware/{f}"))).count()
+    };
+    for (module, files, of) in
+        [("r8169", 20, 20), ("tg3", 4, 4), ("bnx2", 5, 5), ("ice", 1, 1), ("bnx2x", 0, 6)]
+    {
         assert_eq!((there(module), asked[module].len()), (files, of), "{module}");
     }
     let ice = "lib/firmware/intel/ice/ddp/ice.pkg";
     assert_eq!(entries[ice].link.as_deref(), Some("ice-1.3.26.0.pkg"));
     let package = fixtures.join("firmware/tree/intel/ice/ddp/ice-1.3.26.0.pkg");
-    assert!(content(&archive, "lib/firmware/intel/ice/ddp/ice-1.3.26.0.pkg") == std::fs::read(package).unwrap());
+    assert!(
+        content(&archive, "lib/firmware/intel/ice/ddp/ice-1.3.26.0.pkg") == std::fs::read(package).unwrap()
+    );
     assert!(entries.contains_key("usr/share/licenses/linux-firmware/LICENSE.ice"));
     let whence = text(&archive, "usr/share/licenses/linux-firmware/WHENCE");
     for section in ["Driver: r8169", "Driver: tg3", "Driver: bnx2 ", "Driver: ice"] {
@@ -666,13 +711,18 @@ dist: { fw.tar: firmware }
         notes.iter().filter(|n| n.starts_with(&begin) && n.contains(reason)).count()
     };
     assert_eq!(of("bnx2x", "other versions are there, such as bnx2x/bnx2x-e"), 6, "{notes:#?}");
-    assert!(notes.iter().any(|n| n.contains("bnx2x/bnx2x-e2-7.13.21.0.fw") && n.contains("bnx2x-e2-7.8.17.0.fw")));
+    assert!(
+        notes.iter().any(|n| n.contains("bnx2x/bnx2x-e2-7.13.21.0.fw") && n.contains("bnx2x-e2-7.8.17.0.fw"))
+    );
     assert_eq!(of("iwlwifi", "but the source does not have it"), 24);
     assert_eq!(of("iwlwifi", ""), 57);
     assert_eq!(of("e100", "WHENCE names e100/"), 3);
     let warned = warnings(&output);
     assert_eq!(warned.len(), 1);
-    assert!(warned[0].contains("66 of 96 names have no file") && warned[0].lines().count() <= 12, "{warned:?}");
+    assert!(
+        warned[0].contains("66 of 96 names have no file") && warned[0].lines().count() <= 12,
+        "{warned:?}"
+    );
     let facts = space.json(&["show", "firmware", "--json"])["facts"].clone();
     assert_eq!((facts["count"].as_str(), facts["missing"].as_str()), (Some("30"), Some("66")), "{facts}");
 }

@@ -253,14 +253,16 @@ fn no_config(modules: &str, compress: Compress) -> PlanError {
          kernel can read compressed firmware",
         compress.name()
     );
-    PlanError::new(2, text)
-        .help("name the kernel's configuration: `config: FILE` or `config: TARGET:OUTPUT`; or leave compress out")
+    PlanError::new(2, text).help(
+        "name the kernel's configuration: `config: FILE` or `config: TARGET:OUTPUT`; or leave compress out",
+    )
 }
 
 /// The version in a name such as linux-firmware-20250808.tar.xz.
 fn version_in(name: &str) -> Option<String> {
     let stem = name.split(".tar").next()?;
-    let stem = [".tgz", ".txz", ".orig"].iter().fold(stem, |stem, end| stem.strip_suffix(end).unwrap_or(stem));
+    let stem =
+        [".tgz", ".txz", ".orig"].iter().fold(stem, |stem, end| stem.strip_suffix(end).unwrap_or(stem));
     let starts = stem.match_indices(['-', '_']).map(|(at, _)| at + 1).chain([0]);
     let version = |at: usize| stem[at..].strip_prefix('v').unwrap_or(&stem[at..]);
     let plain = |text: &&str| {

@@ -169,8 +169,11 @@ fn licences(
     let mut entries = vec![file_entry(
         cx.store,
         &format!("{folder}/WHENCE"),
-        format!("Sections of linux-firmware's WHENCE for the files of this image.\n\n{}", whence.excerpt(sections))
-            .as_bytes(),
+        format!(
+            "Sections of linux-firmware's WHENCE for the files of this image.\n\n{}",
+            whence.excerpt(sections)
+        )
+        .as_bytes(),
     )?];
     let mut by_licence: BTreeMap<(usize, Option<usize>), Vec<&File>> = BTreeMap::new();
     for file in &files {

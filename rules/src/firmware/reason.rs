@@ -73,13 +73,16 @@ impl std::fmt::Display for Reason {
                 write!(f, "the driver goes through versions, and {path} is there")
             }
             Reason::OtherVersions(path) => {
-                write!(f, "other versions are there, such as {path}: the source is older or newer than the driver")
+                write!(
+                    f,
+                    "other versions are there, such as {path}: the source is older or newer than the driver"
+                )
             }
             Reason::Near(path) => write!(f, "not there; the nearest name is {path}"),
             Reason::NoFit => f.write_str("nothing fits; such files are for certain boards only"),
-            Reason::Unknown => {
-                f.write_str("nothing like it is there: it may not be redistributed, or comes from the vendor alone")
-            }
+            Reason::Unknown => f.write_str(
+                "nothing like it is there: it may not be redistributed, or comes from the vendor alone",
+            ),
         }
     }
 }

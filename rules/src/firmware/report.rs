@@ -66,7 +66,8 @@ pub fn short(missing: &[Missing], asked: usize) -> Option<String> {
 /// A line for each name.
 pub fn whole(missing: &[Missing]) -> Vec<String> {
     let drivers = by_driver(missing);
-    let line = |driver: &str, one: &Missing| format!("warning: {driver} asks for {}: {}", one.name, one.reason);
+    let line =
+        |driver: &str, one: &Missing| format!("warning: {driver} asks for {}: {}", one.name, one.reason);
     drivers.iter().flat_map(|(driver, names)| names.iter().map(move |one| line(driver, one))).collect()
 }
 
@@ -96,7 +97,9 @@ pub fn extra_missing(
         };
         text.push_str(&format!("\n  {name}: {why}"));
     }
-    StepError::new(text).help("names are relative to lib/firmware; a folder (amdgpu/) and globs (rtl_nic/*) stand for all in them")
+    StepError::new(text).help(
+        "names are relative to lib/firmware; a folder (amdgpu/) and globs (rtl_nic/*) stand for all in them",
+    )
 }
 
 /// The names most like one that is not there; of a glob, with its folder made right.

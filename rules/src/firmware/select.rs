@@ -156,7 +156,8 @@ impl Selection {
             let files = whence.files.iter().filter(|file| paths.contains(&file.path));
             let texts: BTreeSet<&String> =
                 files.filter_map(|file| whence.licence(file)).flat_map(|licence| &licence.texts).collect();
-            let places: Vec<String> = texts.into_iter().flat_map(|text| place::licence_places(text)).collect();
+            let places: Vec<String> =
+                texts.into_iter().flat_map(|text| place::licence_places(text)).collect();
             paths.extend(places);
         }
         paths
@@ -167,7 +168,8 @@ impl Selection {
         let listed = self.names.names();
         let lacks = |(_, found): &&(Request, Found)| !found.files.iter().any(|path| source.has(path));
         let (lacking, served): (Vec<_>, Vec<_>) = self.found.iter().partition(lacks);
-        let (extra, named): (Vec<_>, Vec<_>) = lacking.into_iter().partition(|(request, _)| request.is_extra());
+        let (extra, named): (Vec<_>, Vec<_>) =
+            lacking.into_iter().partition(|(request, _)| request.is_extra());
         if !extra.is_empty() {
             return Err(report::extra_missing(self, source, &listed, &extra));
         }

@@ -117,8 +117,16 @@ impl<'a> FirmwareSource<'a> {
         let mut candidates = first.whence;
         let whence = candidates.remove(&top);
         let chosen = first.chosen.filter(|chosen| chosen.top == top);
-        let mut source =
-            FirmwareSource { cx, input, names, whence, top, digest, blobs: BTreeMap::new(), is_archive: true };
+        let mut source = FirmwareSource {
+            cx,
+            input,
+            names,
+            whence,
+            top,
+            digest,
+            blobs: BTreeMap::new(),
+            is_archive: true,
+        };
         match (chosen, source.whence.clone()) {
             (Some(chosen), _) => {
                 source.blobs = chosen.stored;
@@ -178,7 +186,9 @@ impl<'a> FirmwareSource<'a> {
             let prefix = if self.top.is_empty() { String::new() } else { format!("{}/", self.top) };
             let mut stored = Vec::new();
             read(self.cx, self.input, |entry, data| {
-                let Some(path) = name(entry).and_then(|path| path.strip_prefix(&prefix)) else { return Ok(()) };
+                let Some(path) = name(entry).and_then(|path| path.strip_prefix(&prefix)) else {
+                    return Ok(());
+                };
                 if let Kind::File { size } = entry.kind
                     && lacking.contains(&path.to_owned())
                 {
@@ -373,12 +383,7 @@ fn too_large(path: &str, max: u64) -> StepError {
     StepError::new(format!("{path} has more than {} MiB: it is something else", max >> 20))
 }
 
-fn store(
-    cx: &BuiltinCx<'_>,
-    path: &str,
-    size: u64,
-    data: &mut dyn Read,
-) -> Result<(Digest, u64), StepError> {
+fn store(cx: &BuiltinCx<'_>, path: &str, size: u64, data: &mut dyn Read) -> Result<(Digest, u64), StepError> {
     if size > FILE_MAX {
         return Err(too_large(path, FILE_MAX));
     }
