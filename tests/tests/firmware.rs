@@ -294,11 +294,12 @@ fn an_archive_may_have_links_and_a_whence_elsewhere() {
     std::os::unix::fs::symlink("../zz-real", dir.join("card/a.bin")).unwrap();
     std::fs::hard_link(dir.join("chips/x1/boot.bin"), dir.join("aa-other-name")).unwrap();
     space.write("fw/aaa/WHENCE", "Driver: other\nFile: card.bin\n\nLicence: none\n");
+    space.write("fw/aab/WHENCE", "Link: broken\n");
     tar(
         &space,
         "fw.tar",
         &dir,
-        &["aaa", "aa-other-name", "card", "chips", "new", "gone", "WHENCE", "LICENSES", "zz-real"],
+        &["aab", "aaa", "aa-other-name", "card", "chips", "new", "gone", "WHENCE", "LICENSES", "zz-real"],
     );
     space.builds(&["firmware"]);
     let mut taken = pairs(&TAKEN);

@@ -34,7 +34,7 @@ impl Builtin for Names {
         for input in cx.inputs.keys() {
             let shown = input.split_once(' ').map_or(input.as_str(), |(_, name)| name);
             let found = Found::in_tree(cx, input)?;
-            if found.is_empty() {
+            if !found.any {
                 return Err(StepError::new(format!("{shown} holds no lib/modules/VERSION"))
                     .help("`for` takes a target of rule modules, or linux:modules"));
             }
@@ -79,10 +79,6 @@ impl Found {
             }
         }
         Ok(found)
-    }
-
-    fn is_empty(&self) -> bool {
-        !self.any
     }
 
     fn collect(&self, cx: &BuiltinCx<'_>, names: &mut NamesOf) -> Result<(), StepError> {

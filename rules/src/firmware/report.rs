@@ -16,6 +16,10 @@ const SHOWN: usize = 8;
 /// Nearest names that are told.
 const NEAREST: usize = 3;
 
+/// Said once of a source without WHENCE.
+pub const NO_WHENCE: &str =
+    "the source has no WHENCE at its top: files are taken by name, and nothing tells their licences";
+
 /// A name that modules ask for, without a file.
 pub struct Missing {
     /// As in the modules.
@@ -69,11 +73,6 @@ pub fn whole(missing: &[Missing]) -> Vec<String> {
     let line =
         |driver: &str, one: &Missing| format!("warning: {driver} asks for {}: {}", one.name, one.reason);
     drivers.iter().flat_map(|(driver, names)| names.iter().map(move |one| line(driver, one))).collect()
-}
-
-/// Said once of a source without WHENCE.
-pub fn no_whence(_: &FirmwareSource<'_>) -> String {
-    "the source has no WHENCE at its top: files are taken by name, and nothing tells their licences".into()
 }
 
 /// Names in `extra` that nothing fits.

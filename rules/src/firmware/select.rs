@@ -77,7 +77,7 @@ impl Builtin for Select {
                     )
                     .help("leave compress out, or take a source that has WHENCE at its top"));
                 }
-                (cx.warn)(&report::no_whence(&source));
+                (cx.warn)(report::NO_WHENCE);
                 let selection = Selection::new(None, source.names.clone(), requests(cx)?)?;
                 source.bring(&selection.paths())?;
                 selection
@@ -87,7 +87,7 @@ impl Builtin for Select {
         let placed = place::place(cx, &source, &selection)?;
         let mut notes = Vec::new();
         if selection.whence.is_none() {
-            notes.push(report::no_whence(&source));
+            notes.push(report::NO_WHENCE.to_owned());
         }
         let asked = selection.found.len();
         if let Some(warning) = report::short(&missing, asked) {

@@ -132,7 +132,7 @@ impl<'a> FirmwareSource<'a> {
                 source.blobs = chosen.stored;
                 source.bring(&chosen.wanted)?;
             }
-            // A WHENCE in a folder was taken for the right one, which came later.
+            // A WHENCE in a folder was taken for the right one, or the right one cannot be read.
             (None, Some(text)) => {
                 let wanted = choose(&text)?;
                 source.bring(&wanted)?;
@@ -331,9 +331,12 @@ impl FirstPass {
             let mut bytes = Vec::new();
             data.read_to_end(&mut bytes)?;
             let text = String::from_utf8_lossy(&bytes).into_owned();
-            if self.chosen.is_none() {
-                let mut chosen =
-                    Chosen { top: top.to_owned(), wanted: choose(&text)?, stored: BTreeMap::new() };
+            // One that cannot be read may be another folder's list: whether it is the source's own is known at the end,
+            // and what is wrong with it is told then.
+            if self.chosen.is_none()
+                && let Ok(wanted) = choose(&text)
+            {
+                let mut chosen = Chosen { top: top.to_owned(), wanted, stored: BTreeMap::new() };
                 for (path, bytes) in std::mem::take(&mut self.early) {
                     if let Some(path) = chosen.wants(&path) {
                         let blob = (cx.store.put_bytes(&bytes)?, bytes.len() as u64);
