@@ -5,6 +5,7 @@
 pub mod alpine;
 pub mod apks;
 pub mod archive;
+pub mod firmware;
 mod mirror;
 pub mod modules;
 mod output;

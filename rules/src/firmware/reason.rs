@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn versions_end_names() {
-        let of = |name| versioned(name).map(|(stem, version)| (stem, version));
+        let of = versioned;
         assert_eq!(of("iwlwifi-cc-a0-77.ucode"), Some(("iwlwifi-cc-a0-.ucode".into(), vec![77])));
         assert_eq!(of("bnx2x-e1-7.13.15.0.fw"), Some(("bnx2x-e1-.fw".into(), vec![7, 13, 15, 0])));
         assert_eq!(of("bnx2-mips-09-6.2.1b.fw"), Some(("bnx2-mips-09-.fw".into(), vec![6, 2, 1])));
