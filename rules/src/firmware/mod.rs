@@ -191,7 +191,7 @@ impl Firmware {
         let name = match &self.source {
             Source::Url(source) => source.url.rsplit('/').next()?.split(['?', '#']).next()?,
             Source::Path(source) => Path::new(&source.path).file_name()?.to_str()?,
-            Source::Crate(_) => return None,
+            _ => return None,
         };
         version_in(name)
     }
