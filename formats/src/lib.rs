@@ -1,5 +1,5 @@
-//! Codecs over bytes: Alpine packages, cpio, compression, kernel modules and their indexes, kernel configuration, tarballs,
-//! the list of linux-firmware.
+//! Codecs over bytes: Alpine packages, cpio, compression, kernel modules and their indexes, kernel configuration, patches,
+//! tarballs, zip archives, the list of linux-firmware.
 //! Knows no file system beyond `Read` and `Write`, no cache, no build graph and no terminal.
 //! Every parser takes hostile input: it returns an error or a bounded value, and never panics.
 
@@ -14,5 +14,7 @@ pub mod kconfig;
 mod modindex;
 pub mod modinfo;
 pub mod newc;
+pub mod patch;
 pub mod tarball;
 pub mod whence;
+pub mod zipfile;

@@ -1,7 +1,7 @@
 //! Tar archives, compressed or not, as a stream of entries that cannot reach outside of the tree they describe.
 //! Unpacks nothing: each entry is shown to the caller with its data. Does not know stores, digests or trees.
 
-mod names;
+pub(crate) mod names;
 
 use std::cell::Cell;
 use std::io::{self, Read};

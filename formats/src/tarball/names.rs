@@ -77,7 +77,7 @@ pub enum Refusal {
 
 /// What an archive has at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Place {
+pub(crate) enum Place {
     /// A directory that entries lie in, without an entry of its own.
     Implied,
     /// A directory with its own entry.
@@ -97,18 +97,18 @@ const IMPLIED_MAX: usize = 64 << 20;
 
 /// All paths so far.
 #[derive(Debug, Default)]
-pub(super) struct Names {
+pub(crate) struct Names {
     places: HashMap<Vec<u8>, Place>,
     implied_bytes: usize,
 }
 
 impl Names {
-    pub(super) fn get(&self, path: &[u8]) -> Option<&Place> {
+    pub(crate) fn get(&self, path: &[u8]) -> Option<&Place> {
         self.places.get(path)
     }
 
     /// Adds a path. `false`: a directory that is there already with the same attributes, as some tools write.
-    pub(super) fn add(&mut self, path: &[u8], place: Place) -> Result<bool, Refusal> {
+    pub(crate) fn add(&mut self, path: &[u8], place: Place) -> Result<bool, Refusal> {
         let is_dir = matches!(place, Place::Dir { .. });
         match self.places.get(path) {
             None => {}
@@ -140,7 +140,7 @@ impl Names {
         Ok(true)
     }
 
-    pub(super) fn implied_dirs(&self) -> Vec<Vec<u8>> {
+    pub(crate) fn implied_dirs(&self) -> Vec<Vec<u8>> {
         let implied = self.places.iter().filter(|(_, place)| **place == Place::Implied);
         let mut dirs: Vec<Vec<u8>> = implied.map(|(path, _)| path.clone()).collect();
         dirs.sort();
@@ -149,7 +149,7 @@ impl Names {
 }
 
 /// A path without `.` and empty components, and without the first `strip`; `None` if nothing is left.
-pub(super) fn normalize(path: &[u8], strip: usize) -> Result<Option<Vec<u8>>, Refusal> {
+pub(crate) fn normalize(path: &[u8], strip: usize) -> Result<Option<Vec<u8>>, Refusal> {
     if path.starts_with(b"/") {
         return Err(Refusal::Absolute);
     }
