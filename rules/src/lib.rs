@@ -7,6 +7,7 @@ mod boot_test;
 mod command;
 mod component;
 mod cpio;
+mod elf;
 mod env;
 mod files;
 mod firmware;
@@ -19,6 +20,7 @@ mod modules;
 mod one_or_many;
 mod packages;
 mod preflight;
+mod release;
 mod rootfs;
 mod size;
 mod source;
@@ -54,6 +56,7 @@ pub fn registry() -> Registry {
         RuleType::of::<miniroot::Miniroot>("miniroot", 1),
         RuleType::of::<modules::Modules>("modules", modules::VERSION),
         RuleType::of::<packages::Packages>("packages", 1),
+        RuleType::of::<release::Release>("release", 1),
         RuleType::of::<rootfs::Rootfs>("rootfs", 1),
     ])
 }

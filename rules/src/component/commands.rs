@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 
 use mosbuild_engine::action::{Command, CommandOutput, EnvVar, OutKind};
 
+use super::flags;
+
 /// Where the source is, inside the sandbox.
 pub const SOURCE: &str = "/build/src";
 /// Cargo's target directory.
@@ -113,21 +115,14 @@ impl Cargo<'_> {
 
     fn environment(&self) -> BTreeMap<String, EnvVar> {
         let strip = format!("CARGO_PROFILE_{}_STRIP", self.profile.replace('-', "_").to_uppercase());
-        // Names of files within vendored crates go into panic messages: let them not depend on the sandbox's paths.
-        let mut flags = format!(
-            "-C target-feature=+crt-static --remap-path-prefix={VENDOR}/crates/= --remap-path-prefix={SOURCE}/="
-        );
         let mut env = self.env.clone();
-        if let Some(EnvVar::Value(own)) = env.get("RUSTFLAGS") {
-            flags = format!("{flags} {own}");
-        }
+        flags::for_cargo(&mut env);
         let fixed = [
             ("CARGO_HOME", VENDOR),
             ("CARGO_TARGET_DIR", TARGET),
             ("CARGO_NET_OFFLINE", "true"),
             ("CARGO_INCREMENTAL", "0"),
             ("CARGO_TERM_COLOR", "never"),
-            ("RUSTFLAGS", &flags),
         ];
         env.extend(fixed.map(|(name, value)| (name.to_owned(), EnvVar::Value(value.to_owned()))));
         env.entry(strip).or_insert_with(|| EnvVar::Value("symbols".into()));
@@ -154,6 +149,7 @@ pub fn script(
     tools: &[String],
 ) -> Command {
     let mut env = env.clone();
+    flags::for_script(&mut env);
     for (name, value) in [("ARCH", arch), ("TARGET", target)] {
         env.insert(name.into(), EnvVar::Value(value.into()));
     }
@@ -176,6 +172,17 @@ pub fn script(
         jobserver: true,
         ..Command::default()
     }
+}
+
+/// The same build a second time, to be compared with the first: not in the same second, so that a time that it takes
+/// down shows, and one job after the other, so that an order that parallel jobs decide does.
+pub fn again(build: &Command, cargo: bool) -> Command {
+    let mut again = Command { jobserver: false, ..build.clone() };
+    if cargo {
+        again.argv.extend(["--jobs", "1"].map(str::to_owned));
+    }
+    again.script = build.script.as_ref().map(|script| format!("sleep 1\n{script}"));
+    again
 }
 
 /// Removes from the target directory what is the members' own, and what depends on time or place.

@@ -5,21 +5,28 @@
 //! |---|---|---|---|
 //! | source | the pin | fetches a published crate or an archive | the pin changes |
 //! | unpack | the archive | the source as a tree | it changes |
+//! | patch | source, patches | lays the patches over it | it or a patch changes |
 //! | prepare | the source | makes the stub: manifests, Cargo.lock, empty targets | any file of the source changes |
 //! | vendor | the stub | fetches all that Cargo.lock names | a manifest or Cargo.lock changes |
 //! | deps | stub, vendor | compiles dependencies only | as above, or a flag or tool changes |
 //! | build | source, vendor, deps | compiles the members | any file of the source changes |
-//! | install | the programs | checks that they are static, places them | a program changes |
+//! | rebuild | as build | with `verify`: compiles the members again, later and one job at a time | as build |
+//! | compare | what both left | with `verify`: refuses programs that differ | a program changes |
+//! | install | the programs | checks that they may go into an image, places them | a program changes |
 //!
 //! `source` and `vendor` are the only ones with a network. With `build:` one script takes the place of vendor, deps
-//! and build.
+//! and build. rebuild waits for build and install for compare, but by gates: `verify` is in none of their keys.
 
+mod check;
 mod commands;
+mod compare;
 pub(crate) mod fetch;
-mod fields;
+pub(crate) mod fields;
+mod flags;
 mod host;
 mod install;
 mod manifest;
+mod patches;
 mod prepare;
 #[cfg(test)]
 mod tests;
@@ -27,10 +34,10 @@ mod vendor;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mosbuild_engine::action::{EnvVar, StepInput};
+use mosbuild_engine::action::{Command, EnvVar, Input, StepInput};
 use mosbuild_engine::field;
 use mosbuild_engine::load::{
-    FieldError, FieldPath, FileKind, OutputDecl, OutputKind, RuleFacts, Step as FieldStep,
+    FieldError, FieldPath, FileKind, FileUse, OutputDecl, OutputKind, RuleFacts, Step as FieldStep, nearest,
 };
 use mosbuild_engine::plan::Planner;
 use mosbuild_engine::rule::{PlanError, Rule};
@@ -51,6 +58,9 @@ use fields::Install;
 pub struct Component {
     /// Where it comes from: `{crate, version}`, `{url}` of an archive, or `{path}`.
     source: Source,
+    /// Unified diffs of the workspace, applied in order at the top of the source with -p1.
+    #[serde(default)]
+    patches: OneOrMany,
     /// Folder of the package within the source.
     #[serde(default)]
     subdir: Option<String>,
@@ -83,6 +93,12 @@ pub struct Component {
     build: Option<String>,
     /// What goes where: a program (with `build` a path under $OUT), and its path or paths in the image.
     install: BTreeMap<String, Install>,
+    /// What its programs may be although it is refused otherwise: `dynamic`, `host-paths`.
+    #[serde(default)]
+    allow: OneOrMany,
+    /// Builds it twice and refuses programs that differ.
+    #[serde(default)]
+    verify: bool,
 }
 
 impl Rule for Component {
@@ -94,6 +110,18 @@ impl Rule for Component {
         }
         let mut facts = RuleFacts { facts: vec!["rev", "version"], ..RuleFacts::default() };
         facts.files.extend(self.source.file_use(field!["source"], FileKind::Folder));
+        for (at, path) in self.patches.all().iter().enumerate() {
+            let field = match self.patches {
+                OneOrMany::One(_) => field!["patches"],
+                OneOrMany::Many(_) => field!["patches", at],
+            };
+            facts.files.push(FileUse {
+                field,
+                pattern: path.clone(),
+                kind: FileKind::File,
+                absolute_ok: false,
+            });
+        }
         let output = |name: &str, kind, field| OutputDecl { name: name.to_owned(), kind, path: None, field };
         facts.outputs.push(output(install::TREE, OutputKind::Tree, None));
         for name in self.install.keys() {
@@ -115,43 +143,47 @@ impl Rule for Component {
             let unpack = builtin("unpack", UnpackSource, vec![read("source", source)], &[]);
             source = made(planner.step(unpack), "source");
         }
+        if !self.patches.is_empty() {
+            source = self.plan_patches(planner, source);
+        }
+        let mut about = vec![
+            ("package", package.into()),
+            ("subdir", subdir.into()),
+            ("crate", if matches!(self.source, Source::Crate(_)) { "yes" } else { "" }.into()),
+        ];
+        about.extend(self.mark(planner).map(|mark| ("mark", mark.to_owned())));
         let prepare = planner.step(builtin(
             "prepare",
             prepare::Prepare { cargo: self.build.is_none() },
             vec![read("source", source)],
-            &[
-                ("package", package.into()),
-                ("subdir", subdir.into()),
-                ("crate", if matches!(self.source, Source::Crate(_)) { "yes" } else { "" }.into()),
-            ],
+            &about,
         ));
         let env = env::environment(&self.env);
-        let build = match &self.build {
+        let (build, inputs) = match &self.build {
             Some(text) => {
                 let tools = self.tools.all();
                 let script = commands::script(text, subdir, planner.arch(), &target, &env, tools);
-                planner.step(command("build", script, vec![placed_source(prepare)]))
+                (script, vec![placed_source(prepare)])
             }
             None => self.plan_cargo(planner, prepare, &target, &env),
         };
-        let placements: BTreeMap<&str, install::Placement> = self
-            .install
-            .iter()
-            .map(|(name, install)| {
-                let to =
-                    install.to().iter().filter_map(|p| fields::image_path(p)).map(str::to_owned).collect();
-                (name.as_str(), install::Placement { to, mode: install.mode().unwrap_or(0o755) })
-            })
-            .collect();
-        let placements =
-            serde_json::to_string(&placements).map_err(|e| PlanError::new(2, format!("install: {e}")))?;
-        let check = if self.build.is_none() { "yes" } else { "no" };
+        let build = self.plan_build(planner, build, inputs)?;
+        let placements = fields::placements(&self.install, 0o755)?;
         let names: Vec<String> = self.install.keys().cloned().collect();
+        let mut held_to = vec![
+            ("install", placements),
+            ("target", target),
+            ("cargo", if self.build.is_none() { "yes" } else { "no" }.into()),
+        ];
+        if !self.allow.is_empty() {
+            let allowed: BTreeSet<&str> = self.allow.all().iter().map(String::as_str).collect();
+            held_to.push(("allow", allowed.into_iter().collect::<Vec<_>>().join(" ")));
+        }
         let done = planner.step(builtin(
             "install",
-            install::InstallPrograms { names: names.clone() },
+            install::InstallPrograms { names: names.clone(), host: check::HostPaths::of(planner.root()) },
             vec![read("bins", made(build, "bins"))],
-            &[("install", placements), ("static", check.into())],
+            &held_to,
         ));
         for name in names.iter().map(String::as_str).chain([install::TREE]) {
             planner.output(name, done, name);
@@ -161,13 +193,50 @@ impl Rule for Component {
 }
 
 impl Component {
+    fn plan_patches(&self, planner: &mut Planner<'_>, source: Input) -> Input {
+        let names = self.patches.all();
+        let one = |(at, path): (usize, &String)| read(&patches::input(at), Input::Path(path.clone()));
+        let inputs = std::iter::once(read("source", source)).chain(names.iter().enumerate().map(one));
+        let work = patches::ApplyPatches { names: names.to_vec() };
+        made(planner.step(builtin("patch", work, inputs.collect(), &[])), "source")
+    }
+
+    /// What its facts say beside the source's own version and revision.
+    fn mark(&self, _planner: &Planner<'_>) -> Option<&'static str> {
+        (!self.patches.is_empty()).then_some("patched")
+    }
+
+    /// The build, and with `verify` once more, with what compares the two.
+    fn plan_build(
+        &self,
+        planner: &mut Planner<'_>,
+        build: Command,
+        inputs: Vec<StepInput>,
+    ) -> Result<usize, PlanError> {
+        if !self.verify {
+            return Ok(planner.step(command("build", build, inputs)));
+        }
+        let target = planner.target_index(planner.name())?;
+        let again = commands::again(&build, self.build.is_none());
+        let mut first = command("build", build, inputs.clone());
+        first.gates.push((target, "rebuild".into()));
+        let first = planner.step(first);
+        let second = planner.step(command("rebuild", again, inputs));
+        let work = compare::Compare { names: self.install.keys().cloned().collect() };
+        let both = vec![read("first", made(first, "bins")), read("second", made(second, "bins"))];
+        let mut compare = builtin("compare", work, both, &[]);
+        compare.gates.push((target, "install".into()));
+        planner.step(compare);
+        Ok(first)
+    }
+
     fn plan_cargo(
         &self,
         planner: &mut Planner<'_>,
         prepare: usize,
         target: &str,
         env: &BTreeMap<String, EnvVar>,
-    ) -> usize {
+    ) -> (Command, Vec<StepInput>) {
         let mut bins: BTreeSet<&str> = self.bins.all().iter().map(String::as_str).collect();
         bins.extend(self.install.keys().map(String::as_str));
         let cargo = commands::Cargo {
@@ -196,7 +265,7 @@ impl Component {
         ];
         let deps = planner.step(command("deps", cargo.dependencies(), inputs));
         let compiled = writable("target", made(deps, "target"), commands::TARGET);
-        planner.step(command("build", cargo.members(), vec![placed_source(prepare), compiled, vendor]))
+        (cargo.members(), vec![placed_source(prepare), compiled, vendor])
     }
 
     /// What is wrong with fields of the right type.
@@ -232,19 +301,19 @@ impl Component {
                 fault(field_name("env", name), message, Some(help));
             }
         }
-        if self.env.get("RUSTFLAGS").is_some_and(|v| matches!(v, Env::Host(_))) {
-            let help = "write the flags out: they are added to mosbuild's own, and decide the result";
-            fault(field!["env", "RUSTFLAGS"], "RUSTFLAGS cannot come from the host".into(), Some(help));
+        for name in flags::WITH_OURS {
+            if self.env.get(name).is_some_and(|v| matches!(v, Env::Host(_))) {
+                let help = "write the flags out: they are added to mosbuild's own, and decide the result";
+                fault(field!["env", name], format!("{name} cannot come from the host"), Some(help));
+            }
         }
-        if self.install.is_empty() {
-            fault(
-                field!["install"],
-                "nothing is installed".into(),
-                Some("name a program and its path: {name: /path}"),
-            );
+        for name in self.allow.all().iter().filter(|name| !check::ALLOWED.contains(&name.as_str())) {
+            let near = nearest(name, check::ALLOWED).map(|near| format!("did you mean {near}?"));
+            let help =
+                near.unwrap_or_else(|| format!("what can be allowed is {}", check::ALLOWED.join(" and ")));
+            fault(field!["allow"], format!("{name:?} cannot be allowed"), Some(&help));
         }
-        let mut taken: BTreeMap<&str, &str> = BTreeMap::new();
-        for (name, install) in &self.install {
+        for name in self.install.keys() {
             let key = field_name("install", name);
             let clean = name.split('/').all(|part| !matches!(part, "" | "." | ".."));
             if name == install::TREE {
@@ -254,22 +323,8 @@ impl Component {
             } else if !clean {
                 fault(key, format!("{name:?} is no path under $OUT"), None);
             }
-            let field = field!["install", name];
-            if let Err(mode) = install.mode() {
-                let help = "permissions are a quoted octal number, as \"0755\"";
-                fault(field!["install", name, "mode"], format!("{mode:?} is no mode"), Some(help));
-            }
-            if install.to().is_empty() {
-                fault(field.clone(), format!("{name} is installed nowhere"), None);
-            }
-            for path in install.to() {
-                if fields::image_path(path).is_none() {
-                    fault(field.clone(), format!("{path:?} is no absolute path in the image"), None);
-                } else if let Some(other) = taken.insert(path, name) {
-                    fault(field.clone(), format!("{path} is where {other} goes already"), None);
-                }
-            }
         }
+        errors.extend(fields::faults(&self.install));
         errors
     }
 }

@@ -14,7 +14,8 @@ const LARGEST_TEXT: u64 = 16 << 20;
 
 /// Input `source`; outputs `source`, and with cargo `stub`, `members` (what [`manifest::Survey::members`] has, and
 /// `root FOLDER`) and `empty` (a tree with nothing in it, for a command to write to). Params: `subdir`, `package`,
-/// `crate` (`yes` for a published one, whose version is its revision).
+/// `crate` (`yes` for a published one, whose version is its revision), `mark` (a word that version and revision get, as
+/// the source is not what they name).
 pub struct Prepare {
     /// Whether cargo will build it.
     pub cargo: bool,
@@ -76,7 +77,20 @@ impl Builtin for Prepare {
                 made.facts.insert("rev".into(), source.digest().hex().chars().take(7).collect());
             }
         }
+        mark(&mut made.facts, cx.param("mark"));
         Ok(made)
+    }
+}
+
+/// `1.2.3+patched`, which is a version to cargo too, and `abc1234-patched`.
+fn mark(facts: &mut BTreeMap<String, String>, mark: &str) {
+    for (name, sign) in [("version", '+'), ("rev", '-')] {
+        if let Some(value) = facts.get_mut(name).filter(|_| !mark.is_empty()) {
+            // What is behind a first `+` has dots between its parts.
+            let sign = if sign == '+' && value.contains('+') { '.' } else { sign };
+            value.push(sign);
+            value.push_str(mark);
+        }
     }
 }
 
@@ -119,4 +133,28 @@ fn read_text(store: &Store, tree: &Tree, path: &str) -> Result<String, StepError
         return Err(StepError::new(format!("{path} has {size} bytes, which is no manifest")));
     }
     String::from_utf8(store.read(digest)?).map_err(|_| StepError::new(format!("{path} is not UTF-8")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_the_named_source_says_so() {
+        let facts = |version: &str| {
+            BTreeMap::from([("version".to_owned(), version.to_owned()), ("rev".into(), "abc1234".into())])
+        };
+        let mut plain = facts("1.2.3");
+        mark(&mut plain, "");
+        assert_eq!(plain, facts("1.2.3"));
+        let mut patched = facts("1.2.3");
+        mark(&mut patched, "patched");
+        assert_eq!(
+            (patched["version"].as_str(), patched["rev"].as_str()),
+            ("1.2.3+patched", "abc1234-patched")
+        );
+        let mut built = facts("1.2.3+build.7");
+        mark(&mut built, "override");
+        assert_eq!(built["version"], "1.2.3+build.7.override");
+    }
 }

@@ -278,9 +278,9 @@ fn wrong_values_are_all_reported_with_their_fields() {
             "env.PATH: PATH is set by mosbuild",
             "env.RUSTFLAGS: RUSTFLAGS cannot come from the host",
             "install.../up: \"../up\" is no name of a program",
+            "install.tree: a program called tree would hide the output tree",
             "install.../up: ../up is installed nowhere",
             "install.one: \"bin/one\" is no absolute path in the image",
-            "install.tree: a program called tree would hide the output tree",
             "install.two.mode: \"rwx\" is no mode",
             "install.zwei: /same is where two goes already",
         ]
@@ -296,6 +296,29 @@ fn a_crate_has_a_name_and_a_version() {
         ["source.crate: \"a/../b\" is no name of a crate"]
     );
     assert_eq!(of(json!({ "crate": "a", "version": " " })), ["source.version: a crate needs its version"]);
+}
+
+#[test]
+fn what_can_be_allowed_is_known_by_name() {
+    let of = |allow| faults(json!({ "source": { "path": "a" }, "install": { "a": "/a" }, "allow": allow }));
+    assert_eq!(of(json!("dynamic")), Vec::<String>::new());
+    assert_eq!(of(json!(["dynamic", "host-paths"])), Vec::<String>::new());
+    assert_eq!(of(json!("host-path")), ["allow: \"host-path\" cannot be allowed"]);
+    let fields = json!({ "source": { "path": "a" }, "install": { "a": "/a" }, "allow": ["host-path", "x"] });
+    let errors = component(fields).declare().unwrap_err();
+    let help: Vec<&str> = errors.iter().filter_map(|e| e.help.as_deref()).collect();
+    assert_eq!(help, ["did you mean host-paths?", "what can be allowed is dynamic and host-paths"]);
+}
+
+#[test]
+fn patches_are_files_of_the_workspace() {
+    let of = |patches| {
+        let fields = json!({ "source": { "path": "a" }, "install": { "a": "/a" }, "patches": patches });
+        let files = component(fields).declare().unwrap().files;
+        files[1..].iter().map(|f| format!("{}: {}", path_text(&f.field), f.pattern)).collect::<Vec<_>>()
+    };
+    assert_eq!(of(json!("p/one.patch")), ["patches: p/one.patch"]);
+    assert_eq!(of(json!(["a", "b"])), ["patches[0]: a", "patches[1]: b"]);
 }
 
 #[test]
