@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 use crate::Digest;
 use crate::store::{Store, StoreError, at};
 
-const MAGIC: &[u8; 8] = b"mosres\0\x01";
+const MAGIC: &[u8; 8] = b"mosres\0\x02";
+/// Results without [`ActionResult::local`].
+const MAGIC_1: &[u8; 8] = b"mosres\0\x01";
 
 /// What kind of thing an output is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -54,6 +56,9 @@ pub struct ActionResult {
     pub millis: u64,
     /// The run that made it.
     pub run: String,
+    /// Whether something of a working copy is in it that stood for a source (`--override`): it never leaves this
+    /// machine. Last, since results of version 1 end before it.
+    pub local: bool,
 }
 
 impl Store {
@@ -104,9 +109,45 @@ impl Store {
 }
 
 fn decode(bytes: &[u8]) -> Option<ActionResult> {
-    let (sum, body) = bytes.strip_prefix(MAGIC)?.split_at_checked(32)?;
+    let (rest, first) = match bytes.strip_prefix(MAGIC) {
+        Some(rest) => (rest, false),
+        None => (bytes.strip_prefix(MAGIC_1)?, true),
+    };
+    let (sum, body) = rest.split_at_checked(32)?;
     if Digest::of(body).0 != sum {
         return None;
     }
-    postcard::from_bytes(body).ok()
+    match first {
+        // `false` as postcard writes it.
+        true => postcard::from_bytes(&[body, &[0]].concat()).ok(),
+        false => postcard::from_bytes(body).ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_of_the_first_version_are_read() {
+        let result = ActionResult {
+            key: Digest::of(b"key"),
+            outputs: BTreeMap::new(),
+            facts: [("version".to_owned(), "1".to_owned())].into(),
+            log: None,
+            notes: vec!["a remark".into()],
+            sandboxed: true,
+            millis: 300,
+            run: "run".into(),
+            local: false,
+        };
+        let whole = postcard::to_stdvec(&result).unwrap();
+        let (body, last) = whole.split_at(whole.len() - 1);
+        assert_eq!(last, [0]);
+        let first = [&MAGIC_1[..], &Digest::of(body).0, body].concat();
+        assert_eq!(decode(&first), Some(result.clone()));
+        let second = [&MAGIC[..], &Digest::of(&whole).0, &whole].concat();
+        assert_eq!(decode(&second), Some(result));
+        assert_eq!(decode(&[&MAGIC[..], &Digest::of(body).0, body].concat()), None);
+    }
 }

@@ -177,6 +177,7 @@ fn result(key: &[u8]) -> ActionResult {
         sandboxed: true,
         millis: 1234,
         run: "r1".into(),
+        local: false,
     }
 }
 

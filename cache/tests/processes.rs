@@ -93,6 +93,7 @@ fn write(store: &Store, n: u64) {
             sandboxed: true,
             millis: 1,
             run: "r".into(),
+            local: false,
         })
         .unwrap();
 }

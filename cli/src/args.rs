@@ -63,6 +63,9 @@ pub struct GlobalArgs {
     /// Set a variable; may be repeated
     #[arg(long, value_name = "k=v", value_parser = assignment)]
     pub set: Vec<(String, String)>,
+    /// Build a component from this folder, a working copy, in place of its source; may be repeated. Never locked
+    #[arg(long = "override", value_name = "NAME=PATH", value_parser = working_copy)]
+    pub overrides: Vec<(String, PathBuf)>,
     /// When to use colours
     #[arg(long, value_enum, value_name = "WHEN")]
     pub color: Option<ColorWhen>,
@@ -78,11 +81,13 @@ impl GlobalArgs {
     /// These, and behind them those that stood later on the line and win.
     fn then(mut self, later: GlobalArgs) -> GlobalArgs {
         self.set.extend(later.set);
+        self.overrides.extend(later.overrides);
         GlobalArgs {
             directory: later.directory.or(self.directory),
             file: later.file.or(self.file),
             profile: later.profile.or(self.profile),
             set: self.set,
+            overrides: self.overrides,
             color: later.color.or(self.color),
             verbose: self.verbose.saturating_add(later.verbose),
             quiet: self.quiet.saturating_add(later.quiet),
@@ -99,6 +104,13 @@ fn assignment(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
         _ => Err("write name=value".into()),
+    }
+}
+
+fn working_copy(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, path)) if !name.is_empty() && !path.is_empty() => Ok((name.into(), path.into())),
+        _ => Err("write TARGET=FOLDER".into()),
     }
 }
 
@@ -231,6 +243,11 @@ mod tests {
         assert_eq!(global.set, set);
         assert_eq!(global.directory.as_deref(), Some(std::path::Path::new("x")));
         assert_eq!((global.profile.as_deref(), global.verbosity()), (Some("p"), 1));
+        let (global, _) = parse("mosbuild --override a=../a build --override b=c=d").unwrap();
+        assert_eq!(
+            global.overrides,
+            [("a".to_owned(), "../a".into()), ("b".to_owned(), PathBuf::from("c=d"))]
+        );
         let (global, _) = parse("mosbuild -C x -q build -C y").unwrap();
         assert_eq!(global.directory.as_deref(), Some(std::path::Path::new("y")));
         assert_eq!(global.verbosity(), -1);
@@ -251,7 +268,16 @@ mod tests {
 
     #[test]
     fn wrong_values_are_refused() {
-        for line in ["build --set x", "build --set =1", "build -j 0", "boot --hypervisor ch", "build -v -q"] {
+        for line in [
+            "build --override x",
+            "build --override x=",
+            "build --override =x",
+            "build --set x",
+            "build --set =1",
+            "build -j 0",
+            "boot --hypervisor ch",
+            "build -v -q",
+        ] {
             assert_eq!(parse(&format!("mosbuild {line}")).unwrap_err().exit_code(), 2, "{line}");
         }
     }

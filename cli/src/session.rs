@@ -135,6 +135,7 @@ impl Grounds {
             file: place.file.clone(),
             profile: global.profile.clone(),
             set: global.set.clone(),
+            overrides: global.overrides.clone(),
             ..LoadOptions::new(&place.root)
         };
         let out = match out {

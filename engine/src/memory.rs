@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::framed;
 use crate::run_record::{OutcomeCode, Reason, Runs, StepRun};
 
+const VERSION: u32 = 3;
 /// How many durations are kept of a step.
 const DURATIONS: usize = 5;
 
@@ -40,12 +41,12 @@ pub struct Memory {
 impl Memory {
     /// Reads the stored value; anything unreadable is an empty memory.
     pub fn decode(bytes: &[u8]) -> Memory {
-        framed::decode(b"mmem", 2, bytes).unwrap_or_default()
+        framed::decode(b"mmem", VERSION, bytes).unwrap_or_default()
     }
 
     /// The value to store.
     pub fn encode(&self) -> Vec<u8> {
-        framed::encode(b"mmem", 2, self)
+        framed::encode(b"mmem", VERSION, self)
     }
 
     /// Says which store is used now: what is remembered of another's results is no hit in this one.
@@ -181,6 +182,7 @@ mod tests {
             sandboxed: true,
             millis: 7,
             run: "2".into(),
+            local: false,
         };
         store.put_result(&result).unwrap();
         let runs = Runs::of(dir.path());

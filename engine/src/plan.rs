@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use crate::action::{Input, OutKind, Step, Work};
-use crate::load::Loaded;
+use crate::load::{Loaded, Override};
 use crate::rule::{PlanError, Registry, Rule};
 
 /// What a rule plans for one target.
@@ -48,6 +48,11 @@ impl<'a> Planner<'a> {
     /// `vars.arch`, as `uname -m` writes it.
     pub fn arch(&self) -> &'a str {
         &self.loaded.arch
+    }
+
+    /// Whether the target's source is a working copy for this once (`--override`).
+    pub fn is_overridden(&self) -> bool {
+        self.loaded.overridden(self.target).is_some()
     }
 
     /// The input that a reference in this target's fields stands for (`target` or `target:output`).
@@ -156,6 +161,8 @@ pub struct StepNode {
     pub gated_by: Vec<StepIx>,
     /// Steps that read its outputs.
     pub feeds: Vec<StepIx>,
+    /// It reads the working copy that is its target's source for this once.
+    pub overridden: bool,
 }
 
 impl StepNode {
@@ -252,7 +259,7 @@ pub fn plan(loaded: &Loaded, registry: &Registry, closure: Vec<u32>) -> Result<S
         let mut planner =
             Planner { target: t, loaded, rules: &rules, read: &read, plan: TargetPlan::default() };
         match rule.plan(&mut planner) {
-            Ok(()) => graph.add(t, planner.plan),
+            Ok(()) => graph.add(t, planner.plan, loaded.overridden(t)),
             Err(e) => errors.push((t, e)),
         }
     }
@@ -264,13 +271,15 @@ pub fn plan(loaded: &Loaded, registry: &Registry, closure: Vec<u32>) -> Result<S
 }
 
 impl StepGraph {
-    fn add(&mut self, target: u32, plan: TargetPlan) {
+    fn add(&mut self, target: u32, plan: TargetPlan, overridden: Option<&Override>) {
         let first = self.steps.len() as StepIx;
         for (position, step) in plan.steps.into_iter().enumerate() {
             self.of_target[target as usize].push(first + position as StepIx);
+            let reads = |o: &Override| step.inputs.iter().any(|i| i.from == Input::External(o.path.clone()));
             self.steps.push(StepNode {
                 target,
                 position,
+                overridden: overridden.is_some_and(reads),
                 step,
                 needs: Vec::new(),
                 gated_by: Vec::new(),

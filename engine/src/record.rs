@@ -16,6 +16,7 @@
 //! | workspace files | path, digest, size, execute bit; symlink target | an edited line, `chmod +x` |
 //! | upstream outputs | digest by input name, never the upstream's key | early cut-off |
 //! | platform, executor, sandbox policy, limits | text | `executor: host` |
+//! | a source that is a working copy (`--override`) | that it is one, never where | `--override` was given, or no longer |
 //! | declared outputs | name, path, kind | |
 //!
 //! Never: the target's name, absolute paths of the host, user, host name, time, number of jobs, mtimes,
@@ -27,6 +28,9 @@
 use std::collections::BTreeMap;
 
 use mosbuild_cache::Digest;
+
+/// The policy of a step that reads a working copy in place of the declared source.
+pub const OVERRIDE: &str = "override";
 
 /// Version of the record's bytes.
 pub const SCHEMA: u32 = 1;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::events::Outcome;
 use crate::framed;
+use crate::load::Override;
 
 const VERSION: u32 = 1;
 /// How many runs are kept beside those whose records are still referred to.
@@ -136,6 +137,9 @@ pub struct RunHead {
     pub exit: u8,
     /// Nothing had changed since this run: its steps and records stand for this run's, all as hits.
     pub same_as: Option<String>,
+    /// Targets of the closure that were built from working copies; in a file of their own, which few runs have.
+    #[serde(skip)]
+    pub overrides: Vec<Override>,
 }
 
 /// A new run's id; `.mosbuild/runs/ID`.
@@ -194,6 +198,10 @@ impl Runs {
             framed::write(&dir.join("records"), &framed::encode(b"mrec", VERSION, records))?;
             framed::write(&dir.join("steps"), &framed::encode_all(b"mstp", VERSION, steps))?;
         }
+        if !head.overrides.is_empty() {
+            let overrides = framed::encode(b"movr", VERSION, &head.overrides);
+            framed::write(&dir.join("overrides"), &overrides)?;
+        }
         framed::write(&dir.join("head"), &framed::encode(b"mrun", VERSION, head))
     }
 
@@ -210,7 +218,12 @@ impl Runs {
 
     /// The head of a run.
     pub fn head(&self, id: &str) -> Option<RunHead> {
-        framed::decode(b"mrun", VERSION, &std::fs::read(self.dir(id).join("head")).ok()?)
+        let dir = self.dir(id);
+        let mut head: RunHead = framed::decode(b"mrun", VERSION, &std::fs::read(dir.join("head")).ok()?)?;
+        if let Ok(bytes) = std::fs::read(dir.join("overrides")) {
+            head.overrides = framed::decode(b"movr", VERSION, &bytes).unwrap_or_default();
+        }
+        Some(head)
     }
 
     /// The steps of a run; those of the run it equals, as hits, if nothing had changed.
@@ -287,11 +300,19 @@ mod tests {
         record.text(crate::record::Part::Rule, "command");
         let head = RunHead { id: "1".into(), ..RunHead::default() };
         runs.write(&head, [step].into_iter(), &[(record.key(), record.encode())].into()).unwrap();
-        let same = RunHead { id: "2".into(), same_as: Some("1".into()), ..RunHead::default() };
+        let copy = Override { target: "t".into(), given: "../t".into(), path: "/w/t".into() };
+        let same = RunHead {
+            id: "2".into(),
+            same_as: Some("1".into()),
+            overrides: vec![copy],
+            ..RunHead::default()
+        };
         runs.write(&same, [].into_iter(), &BTreeMap::new()).unwrap();
         assert_eq!(runs.ids(), ["1", "2"]);
         let steps = runs.steps(&runs.head("2").unwrap()).unwrap();
         assert_eq!((steps[0].outcome, steps[0].baseline), (OutcomeCode::Hit, steps[0].key));
+        assert_eq!(runs.head("2").unwrap().overrides, same.overrides);
+        assert!(runs.head("1").unwrap().overrides.is_empty());
         assert_eq!(runs.records("1").get(&record.key()), Some(&record.encode()));
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use mosbuild_engine::build::{BuildOptions, Goal, Report, build, predict};
+use mosbuild_engine::build::{BuildOptions, Goal, Report, build, overrides, predict};
 use mosbuild_engine::lockfile::Update;
 use mosbuild_engine::plan::closure;
 
@@ -73,6 +73,12 @@ pub fn run(ui: &Ui, global: &GlobalArgs, words: Vec<String>, args: &BuildArgs) -
         return Ok(execute(ui, &grounds, &options, &args.run)?.head.exit);
     }
     let mut session = Session::on(grounds)?;
+    let loaded = session.workspace.loaded.clone();
+    let planned = closure(&loaded, &requested(&loaded, &options.requested));
+    let (within, outside) = (overrides::within(&loaded, &planned), overrides::outside(&loaded, &planned));
+    for warning in overrides::warnings(&within, &outside) {
+        ui.warn(&warning);
+    }
     let predicted = predict(&mut session.workspace, &session.grounds.store, &options)?;
     match args.json {
         true => ui.json(&forecast_object(&predicted))?,

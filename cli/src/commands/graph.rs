@@ -121,6 +121,9 @@ fn text(loaded: &Loaded, roots: &[u32], standings: &Standings, color: bool) -> S
         if let Some(state) = state.map(State::text).filter(|s| !s.is_empty()) {
             about = format!("{about}, {state}");
         }
+        if let Some(copy) = loaded.overridden(t) {
+            about.push_str(&format!(", overridden by {}", copy.given));
+        }
         if repeated {
             about.push_str(", needs: see above");
         }
@@ -147,7 +150,8 @@ fn dot(loaded: &Loaded, roots: &[u32], standings: &Standings) -> String {
     for &t in &closure {
         let target = &loaded.targets[t as usize];
         let fill = standings.get(&target.name).map_or("white", |s| fill(&s.state));
-        let label = quoted(&format!("{}\n{}", target.name, target.rule));
+        let copy = loaded.overridden(t).map(|o| format!("\noverridden by {}", o.given)).unwrap_or_default();
+        let label = quoted(&format!("{}\n{}{copy}", target.name, target.rule));
         out.push_str(&format!("  {} [label={label}, fillcolor={}];\n", quoted(&target.name), quoted(fill)));
     }
     for &t in &closure {
@@ -206,6 +210,7 @@ fn object(loaded: &Loaded, roots: &[u32], standings: &Standings) -> Json {
                 "rule": target.rule,
                 "line": target.line,
                 "state": state.map(State::word),
+                "overridden_by": loaded.overridden(t).map(|o| &o.given),
                 "outputs": outputs,
                 "needs": needs,
             })

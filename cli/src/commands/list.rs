@@ -39,6 +39,7 @@ pub fn run(ui: &Ui, global: &GlobalArgs, args: &ListArgs) -> Result<u8, Failure>
                     "line": target.line,
                     "default": loaded.default.contains(&index),
                     "state": state.map(State::word),
+                    "overridden_by": loaded.overridden(index).map(|o| &o.given),
                     "waits_for": match state { Some(State::Waits(on)) => Some(on), _ => None },
                     "size": standing.and_then(|s| s.size),
                     "cost_ms": standing.and_then(|s| s.cost),
@@ -55,9 +56,12 @@ pub fn run(ui: &Ui, global: &GlobalArgs, args: &ListArgs) -> Result<u8, Failure>
         ("size", Align::Right),
         ("cost", Align::Right),
     ]);
-    for target in &loaded.targets {
+    for (index, target) in (0u32..).zip(&loaded.targets) {
         let standing = standings.get(&target.name);
-        let state = standing.map(|s| Cell::painted(s.state.text(), s.state.paint())).unwrap_or_default();
+        let copy =
+            loaded.overridden(index).map(|o| format!(", overridden by {}", o.given)).unwrap_or_default();
+        let state =
+            standing.map(|s| Cell::painted(s.state.text() + &copy, s.state.paint())).unwrap_or_default();
         table.row([
             target.name.as_str().into(),
             target.rule.as_str().into(),

@@ -26,6 +26,12 @@ pub struct LockArgs {
 
 /// Locks.
 pub fn run(ui: &Ui, global: &GlobalArgs, words: Vec<String>, args: &LockArgs) -> Result<u8, Failure> {
+    if let Some((target, _)) = global.overrides.first() {
+        return Err(Failure::usage(format!(
+            "--override {target} has no place in `lock`: a working copy is never locked"
+        ))
+        .help("without it, the source that mosbuild.yaml names is locked"));
+    }
     let grounds = Grounds::open(ui, global, &args.run.store, None, Access::Write)?;
     let mut options = args.run.options(&grounds, global, words, Vec::new());
     options.goal = Goal::Lock;

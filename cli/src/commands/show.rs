@@ -172,6 +172,11 @@ fn text(
         let cost = standing.cost.map(|c| format!(", last cost {}", duration(c))).unwrap_or_default();
         out.push_str(&format!("state: {state}{cost}\n"));
     }
+    if let Some(copy) = session.workspace.loaded.overridden(index) {
+        let text =
+            format!("source overridden by {}; what is made of it never leaves this machine", copy.given);
+        out.push_str(&format!("{}\n", Paint::Yellow.on(color, &text)));
+    }
     out.push_str(&format!("\n{}\n", head("definition")));
     yaml(&target.value, 1, &mut out);
     if !outputs.is_empty() {
@@ -222,6 +227,9 @@ fn step_text(color: bool, target: &str, step: &StepView, out: &mut String) {
     if let Some(result) = &step.result {
         for note in &result.notes {
             out.push_str(&format!("  {} {note}\n", Paint::Cyan.on(color, "note:")));
+        }
+        if result.local {
+            out.push_str(&format!("  {}\n", Paint::Yellow.on(color, "made of a working copy (--override)")));
         }
         if !result.sandboxed {
             out.push_str(&format!("  {}\n", Paint::Yellow.on(color, "made without a sandbox")));
@@ -361,6 +369,7 @@ fn object(
             "notes": s.result.as_ref().map(|r| &r.notes),
             "log": s.result.as_ref().and_then(|r| r.log).map(|d| d.hex()),
             "sandboxed": s.result.as_ref().map(|r| r.sandboxed),
+            "local": s.result.as_ref().map(|r| r.local),
             "made_by": s.result.as_ref().map(|r| &r.run),
         })
     };
@@ -380,6 +389,7 @@ fn object(
         "file": session.workspace.loaded.file_name(),
         "line": target.line,
         "definition": definition,
+        "overridden_by": session.workspace.loaded.overridden(index).map(|o| &o.given),
         "state": standing.map(|s| s.state.word()),
         "waits_for": match standing.map(|s| &s.state) { Some(State::Waits(on)) => Some(on), _ => None },
         "cost_ms": standing.and_then(|s| s.cost),

@@ -107,9 +107,13 @@ fn explain(job: &Job, command: &Command, outcome: &exec::Outcome, log: &[u8]) ->
         End::Forbidden(line) => format!("its output has a forbidden line: {line}"),
     };
     let mut error = StepError::new(text);
-    if outcome.end == End::Exit(127) {
+    if let End::Exit(code) = outcome.end {
         let tail = String::from_utf8_lossy(&log[log.len().saturating_sub(4096)..]).into_owned();
-        if let Some(hint) = crate::tools::explain_127(&tail) {
+        let hint = match code {
+            127 => crate::tools::explain_127(&tail),
+            _ => crate::tools::explain_tool(&tail),
+        };
+        if let Some(hint) = hint {
             error = error.help(hint);
         }
     }

@@ -365,6 +365,13 @@ impl<'a> Driver<'a> {
         }
     }
 
+    /// Whether a step reads a working copy, or what was made of one.
+    fn is_local(&self, ix: StepIx) -> bool {
+        let node = &self.prepared.graph.steps[ix as usize];
+        let local = |need: &StepIx| matches!(&self.states[*need as usize], State::Done(r, _) if r.local);
+        node.overridden || node.needs.iter().any(local)
+    }
+
     fn output(&self, step: StepIx, name: &str) -> Option<Output> {
         match &self.states[step as usize] {
             State::Done(result, _) => result.outputs.get(name).cloned(),
@@ -417,6 +424,7 @@ impl<'a> Driver<'a> {
             started,
             stop: self.stop.clone(),
             run: self.run.clone(),
+            local: self.is_local(ix),
             fresh_only: !matches!(self.notes[ix as usize].reason, Reason::New | Reason::KeyChanged),
             keep: !self.options.no_cache,
             log_dir: Runs::of(&self.workspace.dirs.state).dir(&self.run).join("logs"),

@@ -10,7 +10,7 @@ use crate::action::{Command, EnvVar, ExecutorKind, Input, OutKind, Pinned, Work}
 use crate::inputs::{Source, Sources};
 use crate::load::Loaded;
 use crate::plan::{StepGraph, StepNode};
-use crate::record::{ActionRecord, Part, SCHEMA, Value};
+use crate::record::{ActionRecord, OVERRIDE, Part, SCHEMA, Value};
 use crate::rule::Registry;
 use crate::tools::Identity;
 
@@ -75,6 +75,9 @@ impl Evaluator<'_> {
         record.set(Part::RuleVersion, Value::Number(u64::from(self.registry.version(rule))));
         record.text(Part::Step, &node.step.name);
         record.text(Part::Platform, self.platform);
+        if node.overridden {
+            record.text(Part::Policy(OVERRIDE.into()), "source");
+        }
         let replaced = |name: &String| pinned.is_some_and(|p| p.replaced_params.contains(name));
         for (name, value) in node.step.params.iter().filter(|(name, _)| !replaced(name)) {
             record.text(Part::Param(name.clone()), value);

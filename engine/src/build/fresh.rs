@@ -11,13 +11,14 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::place::Placed;
-use super::{BuildOptions, Goal, Prepared, Report, Site, Workspace};
+use super::{BuildOptions, Goal, Prepared, Report, Site, Workspace, overrides};
 use crate::events::{EVENTS_SCHEMA, Event, Outcome, Sink};
 use crate::framed;
+use crate::load::Override;
 use crate::lockfile;
 use crate::run_record::{RunHead, Runs, new_id};
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// A file whose stamps are younger than this when the stamp is taken may change again unseen, where the file
 /// system's clock is coarse (facts: racy git).
 const RACY_NANOS: i128 = 20_000_000;
@@ -38,6 +39,10 @@ struct Stamp {
     /// Targets of the closure.
     targets: Vec<String>,
     placed: Vec<PathBuf>,
+    /// Working copies in place of sources, of the closure.
+    overrides: Vec<Override>,
+    /// Those that nothing in it needs.
+    in_vain: Vec<Override>,
 }
 
 #[derive(PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +52,8 @@ struct Request {
     dist: PathBuf,
     /// By name, a keyed hash of each deciding variable's value: some are secrets.
     env: BTreeMap<String, Option<Digest>>,
+    /// Working copies in place of sources.
+    overrides: Vec<(String, PathBuf)>,
 }
 
 /// Keyed hashes of host variables as they are now.
@@ -65,7 +72,10 @@ impl Request {
         options: &BuildOptions,
         env: BTreeMap<String, Option<Digest>>,
     ) -> Request {
-        Request { graph, requested: options.requested.clone(), dist: site.dirs().dist, env }
+        let given = &site.load.overrides;
+        let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        let overrides = given.iter().map(|(target, path)| (target.clone(), absolute(path))).collect();
+        Request { graph, requested: options.requested.clone(), dist: site.dirs().dist, env, overrides }
     }
 
     /// The request for the file as it is now.
@@ -134,8 +144,12 @@ pub(super) fn unchanged(
         cached: stamp.targets.len(),
         targets: stamp.targets,
         same_as: Some(stamp.run),
+        overrides: stamp.overrides,
         ..RunHead::default()
     };
+    for message in overrides::warnings(&head.overrides, &stamp.in_vain) {
+        sink.event(&Event::Warning { message });
+    }
     sink.event(&Event::RunStarted {
         schema: EVENTS_SCHEMA,
         run: head.id.clone(),
@@ -198,6 +212,8 @@ pub(super) fn remember(
         run: head.id.clone(),
         targets: head.targets.clone(),
         placed: placed.all.clone(),
+        overrides: head.overrides.clone(),
+        in_vain: overrides::outside(&prepared.loaded, &prepared.graph.closure),
     };
     // Without a stamp the next build only takes the long way.
     let _ = framed::write(&path, &framed::encode(b"mfsh", VERSION, &stamp));

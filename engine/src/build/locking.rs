@@ -225,9 +225,9 @@ fn ids(graph: &StepGraph) -> BTreeSet<String> {
     graph.steps.iter().filter_map(|node| node.step.pin.clone()).collect()
 }
 
-/// The ids of all pins that the file asks for with a profile and without `--set`.
+/// The ids of all pins that the file asks for with a profile and without `--set` and `--override`.
 fn asked_with(site: &Site, profile: Option<String>) -> Option<BTreeSet<String>> {
-    let load = LoadOptions { profile, set: Vec::new(), ..site.load.clone() };
+    let load = LoadOptions { profile, set: Vec::new(), overrides: Vec::new(), ..site.load.clone() };
     let mut loaded = Site { load, ..site.clone() }.load().ok()?;
     let order = loaded.order.clone();
     loaded.expand(&order).ok()?;

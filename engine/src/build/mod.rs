@@ -9,6 +9,7 @@ mod forecast;
 mod fresh;
 mod layout;
 mod locking;
+pub mod overrides;
 mod place;
 mod prepare;
 mod rewind;
@@ -169,6 +170,9 @@ pub fn build(
     sink: Arc<dyn Sink>,
 ) -> Result<Report, BuildError> {
     let (started, began) = (std::time::Instant::now(), std::time::SystemTime::now());
+    if options.locked && !site.load.overrides.is_empty() {
+        overrides::refuse_locked(&site.load()?, true)?;
+    }
     if let Some(report) = fresh::unchanged(site, store, options, &*sink, started) {
         return Ok(report);
     }

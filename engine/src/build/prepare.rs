@@ -9,7 +9,7 @@ use mosbuild_cache::{Digest, StatCache, State, Store};
 
 use super::evaluate::Evaluator;
 use super::locking::{Wanted, wanted};
-use super::{BuildError, BuildOptions, Goal};
+use super::{BuildError, BuildOptions, Goal, overrides};
 use crate::action::{EnvVar, ExecutorKind, Input, Work};
 use crate::exec::{CancelToken, jobserver::Pool};
 use crate::fetch::{FetchOptions, Fetcher};
@@ -150,6 +150,7 @@ pub fn prepare(
     store: &Store,
     options: &BuildOptions,
 ) -> Result<Prepared, BuildError> {
+    overrides::refuse_locked(&workspace.loaded, options.locked)?;
     let secret_key = secret_key(store.root())?;
     workspace.memory.of_store(Digest::of(&secret_key));
     let requested = requested(&workspace.loaded, &options.requested, options.goal)?;
@@ -239,6 +240,8 @@ pub fn prepare(
     if let Some(reason) = workspace.state.degraded() {
         warnings.push(format!("{reason}; this build is slower, not wrong"));
     }
+    let copies = overrides::within(&loaded, &graph.closure);
+    warnings.extend(overrides::warnings(&copies, &overrides::outside(&loaded, &graph.closure)));
     Ok(Prepared {
         registry: workspace.site.registry.clone(),
         host: workspace.host.clone(),

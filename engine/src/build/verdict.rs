@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use mosbuild_cache::Digest;
 
 use super::driver::{Driver, State};
-use super::{BuildError, Goal, Report, fresh, place};
+use super::{BuildError, Goal, Report, fresh, overrides, place};
 use crate::action::{StepError, StepInput};
 use crate::events::{Event, Outcome};
 use crate::plan::StepIx;
@@ -195,6 +195,7 @@ impl Driver<'_> {
             millis: started.elapsed().as_millis() as u64,
             exit: self.exit,
             same_as: None,
+            overrides: overrides::within(&prepared.loaded, &prepared.graph.closure),
         };
         let failed_names = self.failed.iter().map(name).collect();
         self.record(&head);

@@ -40,6 +40,8 @@ pub(super) struct Job {
     /// Set when no further step is to start.
     pub stop: Arc<AtomicBool>,
     pub run: String,
+    /// Whether something of a working copy goes into it.
+    pub local: bool,
     /// Pins that are to be found anew.
     pub update: Update,
     /// A result that another process stored meanwhile must not be taken (forced, lost blob).
@@ -176,6 +178,7 @@ pub(super) fn run(job: &Job) -> Attempt {
         sandboxed: execution.sandboxed,
         millis: started.elapsed().as_millis() as u64,
         run: job.run.clone(),
+        local: job.local,
     };
     if job.keep
         && let Err(e) = job.store.put_result(&result)

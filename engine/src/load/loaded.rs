@@ -15,6 +15,7 @@ use super::facts::{FileUse, OutputDecl};
 use super::files::{Expanded, Expander};
 use super::model::{FieldPath, Mirror};
 use super::names::nearest;
+use super::overrides::Override;
 use super::source::Source;
 
 /// A reference, resolved.
@@ -117,6 +118,9 @@ pub struct Loaded {
     /// What the files of targets stand for, by target, one for each of its `files`; filled by [`Loaded::expand`].
     #[serde(skip)]
     pub expanded: BTreeMap<String, Vec<Expanded>>,
+    /// Targets whose source is a working copy.
+    #[serde(skip)]
+    pub(super) overridden: BTreeMap<u32, Override>,
     #[serde(skip)]
     pub(super) options: LoadOptions,
     #[serde(skip)]
@@ -139,6 +143,7 @@ impl Default for Loaded {
             dist: Vec::new(),
             order: Vec::new(),
             expanded: BTreeMap::new(),
+            overridden: BTreeMap::new(),
             options: LoadOptions::default(),
             index: OnceLock::new(),
         }

@@ -13,6 +13,7 @@ mod lines;
 mod loaded;
 mod model;
 pub mod names;
+mod overrides;
 mod profile;
 mod resolve;
 pub mod schema;
@@ -35,6 +36,7 @@ pub use files::{Expanded, Expander};
 pub use loaded::{DistEntry, Fields, Loaded, LoadedTarget, ResolvedRef};
 pub use model::{FieldPath, Mirror, Step, path_text};
 pub use names::nearest;
+pub use overrides::Override;
 pub use source::{Source, field_line};
 
 use check::Subject;
@@ -60,6 +62,9 @@ pub struct LoadOptions {
     pub set: Vec<(String, String)>,
     /// The default of `arch`.
     pub arch: String,
+    /// `--override`, in order: targets and the folders that are their sources for this once, relative to the current
+    /// one.
+    pub overrides: Vec<(String, PathBuf)>,
 }
 
 impl LoadOptions {
@@ -71,6 +76,7 @@ impl LoadOptions {
             profile: None,
             set: Vec::new(),
             arch: host_arch(),
+            overrides: Vec::new(),
         }
     }
 
@@ -89,6 +95,17 @@ pub fn host_arch() -> String {
 /// kept there and taken from there while nothing that it depends on changes. Files are not looked at, unless
 /// there is another error to report with theirs: [`Loaded::expand`] does that.
 pub fn load(
+    options: &LoadOptions,
+    factory: &dyn RuleFactory,
+    cache_dir: Option<&Path>,
+) -> Result<Loaded, Diagnostics> {
+    let mut loaded = declared(options, factory, cache_dir)?;
+    overrides::apply(&mut loaded, options, factory)?;
+    Ok(loaded)
+}
+
+/// What the file says.
+fn declared(
     options: &LoadOptions,
     factory: &dyn RuleFactory,
     cache_dir: Option<&Path>,

@@ -47,12 +47,14 @@ const PACKAGES: &[(&str, &str)] = &[
     ("modinfo", "kmod"),
     ("modprobe", "kmod"),
     ("musl-gcc", "musl-tools"),
+    ("x86_64-linux-musl-gcc", "musl-tools"),
     ("ninja", "ninja-build"),
     ("nm", "binutils"),
     ("objcopy", "binutils"),
     ("objdump", "binutils"),
     ("ovmf", "ovmf"),
     ("pkg-config", "pkgconf"),
+    ("protoc", "protobuf-compiler"),
     ("qemu-img", "qemu-utils"),
     ("qemu-system-aarch64", "qemu-system-arm"),
     ("qemu-system-x86_64", "qemu-system-x86"),
@@ -144,6 +146,36 @@ impl Missing {
 pub fn explain_127(log_tail: &str) -> Option<String> {
     let name = log_tail.lines().rev().find_map(not_found)?;
     Some(format!("{name}: command not found; add it to tools: [{name}]"))
+}
+
+/// The program that a build tool did not find for itself, read off the end of its output, and what to do about it.
+pub fn explain_tool(log_tail: &str) -> Option<String> {
+    let name = log_tail.lines().rev().find_map(not_found_by_cargo)?;
+    Some(format!("{name}: command not found; add it to tools: [{name}] ({})", install(name)))
+}
+
+/// The name in a line as rustc, cargo's build scripts and the crates that these use write it.
+fn not_found_by_cargo(line: &str) -> Option<&str> {
+    // Before the name, behind it.
+    let forms = [
+        ("failed to find tool \"", '"'),
+        ("Failed to find tool. Is `", '`'),
+        ("error: linker `", '`'),
+        ("is `", '`'),
+        ("Could not find `", '`'),
+    ];
+    if line.contains("The pkg-config command could not be found") {
+        return Some("pkg-config");
+    }
+    let (name, rest) = forms.iter().find_map(|(before, behind)| {
+        let (_, rest) = line.split_once(before)?;
+        rest.split_once(*behind)
+    })?;
+    let linker = line.contains("linker `") && rest.starts_with(" not found");
+    let asked = rest.trim_start().trim_end_matches(['?', '.']).ends_with("installed");
+    let said = linker || asked || line.contains("find tool \"") || line.contains("Could not find `protoc`");
+    let plain = |c: char| c.is_ascii_alphanumeric() || "+-._".contains(c);
+    (said && !name.is_empty() && name.chars().all(plain)).then_some(name)
 }
 
 /// The name in a line as shells, env and make write it.

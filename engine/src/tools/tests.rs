@@ -227,6 +227,39 @@ fn in_sandbox(host: &Host, tools: &[&str], script: &str) -> (Outcome, String) {
     (outcome, fs::read_to_string(&job.log).unwrap_or_default())
 }
 
+#[test]
+fn what_cargo_and_its_build_scripts_do_not_find_is_named() {
+    let named = |line: &str| explain_tool(&format!("before\n{line}\nwarning: build failed\n"));
+    for (line, name, package) in [
+        (
+            r#"error occurred in cc-rs: failed to find tool "c++": No such file or directory (os error 2)"#,
+            "c++",
+            "g++",
+        ),
+        (
+            "error occurred: Failed to find tool. Is `x86_64-linux-musl-gcc` installed?",
+            "x86_64-linux-musl-gcc",
+            "musl-tools",
+        ),
+        ("error: linker `musl-gcc` not found", "musl-gcc", "musl-tools"),
+        ("is `cmake` not installed?", "cmake", "cmake"),
+        ("Could not run pkg-config: The pkg-config command could not be found.", "pkg-config", "pkgconf"),
+        (
+            "Error: Could not find `protoc`. If `protoc` is installed, try setting",
+            "protoc",
+            "protobuf-compiler",
+        ),
+    ] {
+        let wanted = format!(
+            "{name}: command not found; add it to tools: [{name}] (on Debian: apt-get install {package})"
+        );
+        assert_eq!(named(line), Some(wanted), "{line}");
+    }
+    for other in ["this is `fine`", "error: could not find `Cargo.toml` in `/x`", "help: is `x` meant?", ""] {
+        assert_eq!(named(other), None, "{other}");
+    }
+}
+
 fn this_host() -> (tempfile::TempDir, Host) {
     let dir = tempfile::tempdir().unwrap();
     let host = Host::open(&dir.path().join(".mosbuild"), None);

@@ -72,6 +72,15 @@ pub struct CutOff {
     pub causes: Vec<Cause>,
 }
 
+/// A target that was built from a working copy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Overridden {
+    /// The target.
+    pub target: String,
+    /// The folder as it was given.
+    pub by: String,
+}
+
 /// The whole answer.
 #[derive(Clone, Debug, Serialize)]
 pub struct Explanation {
@@ -101,4 +110,6 @@ pub struct Explanation {
     pub cut_off: Vec<CutOff>,
     /// For a failed or skipped target: what was said.
     pub message: Option<String>,
+    /// Working copies that went into it in place of sources.
+    pub overrides: Vec<Overridden>,
 }

@@ -5,7 +5,7 @@ use mosbuild_cache::{Digest, Node, Store, Tree};
 use serde::Serialize;
 
 use crate::load;
-use crate::record::{ActionRecord, Part, Value};
+use crate::record::{ActionRecord, OVERRIDE, Part, Value};
 
 /// Where a reuse failed; the gates of the design, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -47,7 +47,7 @@ pub struct Cause {
     /// Path, name or field that differs.
     pub subject: String,
     /// What kind of difference: `content`, `mode`, `added`, `removed`, `version`, `value`, `more` (files than are
-    /// named one by one).
+    /// named one by one), `override` (by a working copy, or by none any more).
     pub change: &'static str,
     /// Before; `None`: it was not there.
     pub old: Option<String>,
@@ -73,8 +73,25 @@ pub(super) struct Difference {
 /// How many changed files of one large tree are named one by one.
 const NAMED_FILES: usize = 200;
 
-/// Every component in which two records differ.
+/// The kind of difference that a working copy in place of a source is, or its end.
+pub(super) const OVERRIDDEN: &str = "override";
+
+/// Every component in which two records differ. Where one is of a working copy and the other of the declared source,
+/// that is all there is to say: each file of it is another's.
 pub(super) fn records(old: &ActionRecord, new: &ActionRecord, store: &Store) -> Vec<Difference> {
+    let policy = Part::Policy(OVERRIDE.into());
+    let copy = |record: &ActionRecord| record.parts.get(&policy).map(text);
+    if copy(old) != copy(new) {
+        return vec![Difference {
+            gate: Gate::Spec,
+            subject: "source".into(),
+            change: OVERRIDDEN,
+            old: copy(old),
+            new: copy(new),
+            field: None,
+            input: None,
+        }];
+    }
     let mut found = Vec::new();
     let parts: std::collections::BTreeSet<&Part> = old.parts.keys().chain(new.parts.keys()).collect();
     for part in parts {

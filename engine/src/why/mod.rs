@@ -12,14 +12,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use mosbuild_cache::{Digest, Store};
 
-pub use answer::{CutOff, Decision, Explanation, Hop, RootCause, SCHEMA};
+pub use answer::{CutOff, Decision, Explanation, Hop, Overridden, RootCause, SCHEMA};
 pub use diff::{Cause, Gate};
 pub use places::path_of;
 pub use text::render;
 
 use places::Places;
 
-use crate::load::{Loaded, Source};
+use crate::load::{Loaded, Override, Source};
 use crate::record::ActionRecord;
 use crate::rule::Registry;
 use crate::run_record::{OutcomeCode, Reason, RunHead, Runs, StepRun};
@@ -46,6 +46,8 @@ struct Run<'r> {
     predicted: bool,
     /// Seconds since 1970.
     started: u64,
+    /// Working copies in place of sources.
+    overrides: Vec<Override>,
     /// Made only where a file is to be named.
     places: OnceCell<Places>,
 }
@@ -53,6 +55,10 @@ struct Run<'r> {
 impl<'r> Run<'r> {
     fn step(&self, origin: &'r (String, String)) -> Option<&'r StepRun> {
         self.steps.get(&(origin.0.as_str(), origin.1.as_str())).copied()
+    }
+
+    fn copy_of(&self, target: &str) -> Option<String> {
+        self.overrides.iter().find(|o| o.target == target).map(|o| o.given.clone())
     }
 }
 
@@ -134,7 +140,9 @@ impl<'a> Explainer<'a> {
     pub fn predict(&mut self, target: &str, predicted: crate::build::Predicted) -> Explanation {
         self.extra = predicted.records;
         let targets = group::members(self.loaded, target);
-        self.explain_run(target, &targets, &RunHead::default(), &predicted.steps, true)
+        let overrides = self.loaded.overrides().map(|(_, o)| o.clone()).collect();
+        let head = RunHead { overrides, ..RunHead::default() };
+        self.explain_run(target, &targets, &head, &predicted.steps, true)
     }
 
     /// `targets` are the asked one, or what the asked group stands for.
@@ -153,6 +161,7 @@ impl<'a> Explainer<'a> {
             predicted,
             // What would run now has the inputs of now.
             started: if predicted { u64::MAX } else { head.started },
+            overrides: head.overrides.clone(),
             places: OnceCell::new(),
         };
         let own: Vec<&StepRun> = steps.iter().filter(|s| targets.contains(s.target.as_str())).collect();
@@ -174,6 +183,7 @@ impl<'a> Explainer<'a> {
             Decision::Hit
         };
         let mut answer = self.blank(target, decision);
+        answer.overrides = self.overrides(target, &run);
         answer.run.clone_from(&head.id);
         answer.started = head.started;
         let several = targets.len() > 1;
@@ -324,10 +334,29 @@ impl<'a> Explainer<'a> {
                 (gate, _) => gate,
             };
             let line = difference.field.and_then(|f| self.line(&step.target, &f));
-            let cause = plain(gate, &subject, difference.change, difference.old, difference.new);
+            let (old, new) = match (difference.change, difference.new) {
+                // Which folder it was is in no record.
+                (diff::OVERRIDDEN, Some(_)) => {
+                    (None, run.copy_of(&step.target).or(Some("a working copy".into())))
+                }
+                (diff::OVERRIDDEN, None) => (Some("a working copy".into()), None),
+                (_, new) => (difference.old, new),
+            };
+            let cause = plain(gate, &subject, difference.change, old, new);
             found.push(Cause { line, ..cause });
         }
         found
+    }
+
+    /// The working copies that went into a target.
+    fn overrides(&self, target: &str, run: &Run<'_>) -> Vec<Overridden> {
+        let index = self.loaded.target_index(target).filter(|_| !run.overrides.is_empty());
+        let Some(index) = index else { return Vec::new() };
+        let closure = crate::plan::closure(self.loaded, &[index]);
+        let within =
+            |o: &&Override| self.loaded.target_index(&o.target).is_some_and(|t| closure.contains(&t));
+        let one = |o: &Override| Overridden { target: o.target.clone(), by: o.given.clone() };
+        run.overrides.iter().filter(within).map(one).collect()
     }
 
     fn blank(&self, target: &str, decision: Decision) -> Explanation {
@@ -345,6 +374,7 @@ impl<'a> Explainer<'a> {
             causes: Vec::new(),
             cut_off: Vec::new(),
             message: None,
+            overrides: Vec::new(),
         }
     }
 
@@ -357,7 +387,8 @@ impl<'a> Explainer<'a> {
             let what = if below.is_empty() { input } else { below };
             return format!("{what} from {target}:{name}");
         }
-        let places = run.places.get_or_init(|| Places::of(self.loaded, self.registry, run.asked));
+        let places =
+            run.places.get_or_init(|| Places::of(self.loaded, self.registry, run.asked, &run.overrides));
         let new = difference.new.as_deref();
         let name = |below| places.name((&step.target, &step.step), input, below, run.started, new);
         match difference.change {

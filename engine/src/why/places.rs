@@ -8,7 +8,7 @@ use std::time::UNIX_EPOCH;
 use mosbuild_cache::Digest;
 
 use crate::action::Input;
-use crate::load::{LoadOptions, Loaded};
+use crate::load::{LoadOptions, Loaded, Override};
 use crate::plan;
 use crate::rule::Registry;
 
@@ -23,9 +23,16 @@ pub(super) struct Places {
 }
 
 impl Places {
-    /// Of a target and all below it, as planned now. Where no plan can be made nothing is known.
-    pub fn of(loaded: &Loaded, registry: &Registry, target: &str) -> Places {
-        Places::planned(loaded, registry, target).unwrap_or_default()
+    /// Of a target and all below it, as planned now with the working copies that a run had. Where no plan can be made
+    /// nothing is known.
+    pub fn of(loaded: &Loaded, registry: &Registry, target: &str, overrides: &[Override]) -> Places {
+        if loaded.overrides().map(|(_, o)| o).eq(overrides) {
+            return Places::planned(loaded, registry, target).unwrap_or_default();
+        }
+        let overrides = overrides.iter().map(|o| (o.target.clone(), o.path.clone())).collect();
+        let options = LoadOptions { overrides, ..loaded.options().clone() };
+        let loaded = crate::load::load(&options, registry, None).ok();
+        loaded.and_then(|loaded| Places::planned(&loaded, registry, target)).unwrap_or_default()
     }
 
     fn planned(loaded: &Loaded, registry: &Registry, target: &str) -> Option<Places> {

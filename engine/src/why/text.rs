@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::diff::OVERRIDDEN;
 use super::{Cause, Decision, Explanation, Gate, Hop};
 
 /// How many causes of one kind are listed without `--all`.
@@ -127,6 +128,11 @@ fn head(out: &mut String, a: &Explanation) {
         }
         _ => {}
     }
+    for copy in &a.overrides {
+        let whose =
+            if copy.target == a.target { "source".into() } else { format!("{}'s source", copy.target) };
+        let _ = writeln!(out, "{whose} overridden by {}", copy.by);
+    }
 }
 
 /// Causes of one group in one line.
@@ -155,6 +161,10 @@ fn sentence(causes: &[&Cause], file: &str) -> String {
         Gate::File => format!("file {} {}", c.subject, change(c)),
         Gate::Env => format!("environment {} {}", c.subject, change(c)),
         Gate::Tool => format!("tool {} {}", tools(causes), change(c)),
+        Gate::Spec if c.change == OVERRIDDEN => match &c.new {
+            Some(copy) => format!("{} overridden by {copy}", c.subject),
+            None => format!("{} no longer overridden", c.subject),
+        },
         Gate::Spec => format!("field {} {}", c.subject, change(c)),
         Gate::Engine => format!("{} {}", c.subject, change(c)),
         Gate::Upstream => format!("input {} {}", c.subject, change(c)),
@@ -259,7 +269,28 @@ mod tests {
             causes,
             cut_off: Vec::new(),
             message: None,
+            overrides: Vec::new(),
         }
+    }
+
+    #[test]
+    fn a_working_copy_is_named_and_so_is_its_end() {
+        let began = Cause { change: OVERRIDDEN, old: None, ..cause(Gate::Spec, "source", "", "../t") };
+        let ended =
+            Cause { change: OVERRIDDEN, new: None, ..cause(Gate::Spec, "source", "a working copy", "") };
+        let mut both =
+            answer(Decision::Rebuilt, vec![Cause { line: None, ..began }, Cause { line: None, ..ended }]);
+        let by =
+            |target: &str| super::super::Overridden { target: target.into(), by: format!("../{target}") };
+        both.overrides = vec![by("t"), by("other")];
+        let text = render(&both, false);
+        assert!(
+            text.ends_with(
+                "source overridden by ../t\nother's source overridden by ../other\n\nbecause\n  \
+                 t:run: source overridden by ../t\n  t:run: source no longer overridden\n"
+            ),
+            "{text}"
+        );
     }
 
     #[test]

@@ -202,8 +202,11 @@ impl Component {
     }
 
     /// What its facts say beside the source's own version and revision.
-    fn mark(&self, _planner: &Planner<'_>) -> Option<&'static str> {
-        (!self.patches.is_empty()).then_some("patched")
+    fn mark(&self, planner: &Planner<'_>) -> Option<&'static str> {
+        match planner.is_overridden() {
+            true => Some("override"),
+            false => (!self.patches.is_empty()).then_some("patched"),
+        }
     }
 
     /// The build, and with `verify` once more, with what compares the two.
