@@ -28,8 +28,11 @@ fn script(build: &str, fields: &str) -> Space {
         "targets:\n  app:\n    rule: component\n    source: {{ path: app }}\n{fields}    build: |\n{lines}    \
          install: {{ bin/app: /bin/app }}\n"
     ));
-    space.write("app/main.c", "#include <assert.h>\n#include <stdio.h>\nint main(int argc, char **argv) {\n\
-                               assert(argc < 9); printf(\"%s\\n\", __FILE__); return argc - 1;\n}\n");
+    space.write(
+        "app/main.c",
+        "#include <assert.h>\n#include <stdio.h>\nint main(int argc, char **argv) {\n\
+                               assert(argc < 9); printf(\"%s\\n\", __FILE__); return argc - 1;\n}\n",
+    );
     space
 }
 
@@ -53,8 +56,12 @@ fn help(output: &Output) -> String {
 #[test]
 fn a_dynamic_program_is_refused_and_can_be_allowed() {
     let space = script("mkdir $OUT/bin\ncc -o $OUT/bin/app main.c", "");
-    let output = refused(&space, "bin/app is not static: it asks for /lib64/ld-linux-x86-64.so.2, with libc.so.6");
-    assert!(help(&output).contains("link it with -static") && help(&output).contains("`allow: dynamic`"), "{output}");
+    let output =
+        refused(&space, "bin/app is not static: it asks for /lib64/ld-linux-x86-64.so.2, with libc.so.6");
+    assert!(
+        help(&output).contains("link it with -static") && help(&output).contains("`allow: dynamic`"),
+        "{output}"
+    );
     space.edit_yaml("    install:", "    allow: dynamic\n    install:");
     let output = space.builds(&[]);
     // The compiled program is the same: only what is checked is another.
@@ -64,8 +71,8 @@ fn a_dynamic_program_is_refused_and_can_be_allowed() {
     let space = script("mkdir $OUT/bin\ncc -shared -fPIC -o $OUT/bin/app main.c", "");
     refused(&space, "bin/app is not static: it needs libc.so.6");
 
-    // Cargo's: a configuration that comes with the source does not win, but flags of one's own do.
-    let space = cargo("fn main() {}\n", ", env: { RUSTFLAGS: \"-C target-feature=-crt-static\" }");
+    // Cargo's: flags of one's own come behind ours, but these take their place.
+    let space = cargo("fn main() {}\n", ", env: { CARGO_ENCODED_RUSTFLAGS: \"-Copt-level=1\" }");
     let output = refused(&space, "app is not static: it asks for /lib64/ld-linux-x86-64.so.2");
     assert!(help(&output).contains("crt-static"), "{output}");
 }
@@ -73,7 +80,8 @@ fn a_dynamic_program_is_refused_and_can_be_allowed() {
 #[test]
 fn another_architecture_is_refused() {
     // e_machine of aarch64.
-    let space = script(&format!("{STATIC}printf '\\267\\000' | dd of=$OUT/bin/app bs=1 seek=18 conv=notrunc"), "");
+    let space =
+        script(&format!("{STATIC}printf '\\267\\000' | dd of=$OUT/bin/app bs=1 seek=18 conv=notrunc"), "");
     let output = refused(&space, "bin/app is for aarch64, but the target is x86_64-unknown-linux-musl");
     assert!(help(&output).contains("$TARGET"), "{output}");
     space.edit_yaml("    build:", "    allow: [dynamic, host-paths]\n    build:");
@@ -82,30 +90,58 @@ fn another_architecture_is_refused() {
 
 #[test]
 fn paths_of_the_sandbox_are_kept_out_and_those_left_are_refused() {
-    // file!(), a panic in generated code, debug information of all of it.
+    // file!(), a panic in generated code, C as the cc crate compiles it, debug information of all of it.
     let main = "include!(concat!(env!(\"OUT_DIR\"), \"/made.rs\"));\n\
+                extern \"C\" { fn where_it_is() -> *const std::ffi::c_char; }\n\
                 fn main() {\n    let n: Vec<usize> = std::env::args().map(|a| a.len()).collect();\n    \
-                println!(\"{} {} {}\", file!(), made(&n), n.iter().copied().reduce(|a, b| a / b).unwrap());\n}\n";
-    let space = cargo(
-        main,
-        ", env: { CARGO_PROFILE_RELEASE_DEBUG: \"2\", CARGO_PROFILE_RELEASE_STRIP: none }",
-    );
+                let c = unsafe { std::ffi::CStr::from_ptr(where_it_is()) };\n    \
+                println!(\"{} {c:?} {} {}\", file!(), made(&n), n.iter().copied().reduce(|a, b| a / b).unwrap());\n}\n";
+    let space =
+        cargo(main, ", env: { CARGO_PROFILE_RELEASE_DEBUG: \"2\", CARGO_PROFILE_RELEASE_STRIP: none }");
     space.write(
         "app/build.rs",
-        "fn main() {\n    let out = std::env::var(\"OUT_DIR\").unwrap();\n    \
-         std::fs::write(format!(\"{out}/made.rs\"), \"fn made(n: &[usize]) -> usize { n[n.len() - 2] + file!().len() }\").unwrap();\n}\n",
+        r#"use std::process::Command;
+fn main() {
+    let var = |name: &str| std::env::var(name).unwrap();
+    let out = var("OUT_DIR");
+    std::fs::write(format!("{out}/made.rs"), "fn made(n: &[usize]) -> usize { n[n.len() - 1] + file!().len() }").unwrap();
+    let mut cc = Command::new("cc");
+    cc.args(var("CFLAGS").split_whitespace()).args(["-g", "-c", "-o"]).arg(format!("{out}/part.o"));
+    assert!(cc.arg(format!("{}/part.c", var("CARGO_MANIFEST_DIR"))).status().unwrap().success());
+    let mut ar = Command::new("ar");
+    assert!(ar.arg("crs").arg(format!("{out}/libpart.a")).arg(format!("{out}/part.o")).status().unwrap().success());
+    println!("cargo:rustc-link-search=native={out}");
+    println!("cargo:rustc-link-lib=static=part");
+}
+"#,
     );
+    space.write("app/part.c", "const char *where_it_is(void) { return __FILE__; }\n");
     space.builds(&[]);
     let program = content(&space.path("dist/app.tar"), "bin/app");
     let has = |text: &str| program.windows(text.len()).any(|w| w == text.as_bytes());
-    assert!(has(".debug_info") || has("src/main.rs"), "there is debug information");
+    assert!(has(".debug_info"), "there is debug information");
     assert!(has("/rustc/") && !has("/build/src") && !has("/build/target") && !has("/mosbuild/rust"));
+    let at = space.base().join("app");
+    std::fs::write(&at, &program).unwrap();
+    std::fs::set_permissions(&at, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let said = String::from_utf8(Command::new(&at).output().unwrap().stdout).unwrap();
+    assert!(said.starts_with("src/main.rs \"./part.c\" "), "{said}");
 
     // Text is beyond any flag.
-    space.edit("app/src/main.rs", "fn main() {\n", "fn main() {\n    println!(env!(\"CARGO_MANIFEST_DIR\"));\n");
+    space.edit(
+        "app/src/main.rs",
+        "fn main() {\n",
+        "fn main() {\n    println!(env!(\"CARGO_MANIFEST_DIR\"));\n",
+    );
     let output = refused(&space, "app has paths of the place where it was built in it:\n\"/build/src");
-    assert!(output.failure("app")["message"].as_str().unwrap().contains("; section .rodata, offset 0x"), "{output}");
-    assert!(help(&output).contains("CARGO_MANIFEST_DIR") && help(&output).contains("`allow: host-paths`"), "{output}");
+    assert!(
+        output.failure("app")["message"].as_str().unwrap().contains("; section .rodata, offset 0x"),
+        "{output}"
+    );
+    assert!(
+        help(&output).contains("CARGO_MANIFEST_DIR") && help(&output).contains("`allow: host-paths`"),
+        "{output}"
+    );
     space.edit_yaml("install:", "allow: [host-paths], install:");
     space.builds(&[]);
 }
@@ -123,7 +159,10 @@ fn a_script_has_flags_that_keep_its_paths_out() {
     // Without them, __FILE__ and the debug information name the sandbox.
     space.edit_yaml("cc $CFLAGS", "cc");
     let output = refused(&space, "\"/build/src");
-    assert!(output.failure("app")["message"].as_str().unwrap().contains("the source in the sandbox"), "{output}");
+    assert!(
+        output.failure("app")["message"].as_str().unwrap().contains("the source in the sandbox"),
+        "{output}"
+    );
     assert!(help(&output).contains("compile with $CFLAGS"), "{output}");
 }
 
@@ -131,7 +170,13 @@ fn a_script_has_flags_that_keep_its_paths_out() {
 fn paths_of_the_user_come_with_the_source_and_are_refused_too() {
     let space = script(STATIC, "");
     let home = space.base().join("home").join("x.c");
-    space.write("app/main.c", format!("const char *where = {:?};\nint main(void) {{ return !where[0]; }}\n", home.display().to_string()));
+    space.write(
+        "app/main.c",
+        format!(
+            "const char *where = {:?};\nint main(void) {{ return !where[0]; }}\n",
+            home.display().to_string()
+        ),
+    );
     let output = refused(&space, "(the user's home; section .rodata, offset 0x");
     let workspace = space.path("here.c").display().to_string();
     space.edit("app/main.c", &home.display().to_string(), &workspace);
@@ -203,7 +248,12 @@ fn what_is_built_twice_must_be_the_same() {
     let failure = output.failure("app");
     assert_eq!(failure["step"], "compare", "{output}");
     let message = failure["message"].as_str().unwrap();
-    assert!(message.starts_with("bin/app is not reproducible: two builds of the same source differ at section .rodata, offset 0x"), "{message}");
+    assert!(
+        message.starts_with(
+            "bin/app is not reproducible: two builds of the same source differ at section .rodata, offset 0x"
+        ),
+        "{message}"
+    );
     assert!(message.contains("\nfirst:  \"built ") && message.contains("\nsecond: \"built "), "{message}");
     assert!(help(&output).contains("SOURCE_DATE_EPOCH"), "{output}");
     assert!(!output.started().is_empty() && !space.has("dist/app.tar.new"));
@@ -214,7 +264,10 @@ fn what_is_built_twice_must_be_the_same() {
 
 #[test]
 fn cargo_is_run_twice_too_and_an_order_that_is_not_fixed_is_found() {
-    let space = cargo("include!(concat!(env!(\"OUT_DIR\"), \"/made.rs\"));\nfn main() { println!(\"{}\", NAMES.join(\" \")); }\n", ", verify: true");
+    let space = cargo(
+        "include!(concat!(env!(\"OUT_DIR\"), \"/made.rs\"));\nfn main() { println!(\"{}\", NAMES.join(\" \")); }\n",
+        ", verify: true",
+    );
     let build = |order: &str| {
         format!(
             "use std::collections::{order};\nfn main() {{\n    let names: {order}<String, u8> = (0..200).map(|n| (format!(\"name{{n}}\"), 0)).collect();\n    \

@@ -89,8 +89,13 @@ fn a_hunk_that_does_not_apply_is_named_and_nothing_is_stored() {
     space.build(&[]).says("patches/1.patch cannot be read: it is no unified diff");
     space.write("patches/1.patch", ONE.replace("main.txt", "src/main.txt"));
     let output = space.build(&[]);
-    output.says("patches/1.patch does not apply: src/main.txt: the source has no such file").says("the source has main.txt");
-    space.write("patches/1.patch", ONE.replace("a/main.txt", "a/../../etc/passwd").replace("b/main.txt", "b/../../etc/passwd"));
+    output
+        .says("patches/1.patch does not apply: src/main.txt: the source has no such file")
+        .says("the source has main.txt");
+    space.write(
+        "patches/1.patch",
+        ONE.replace("a/main.txt", "a/../../etc/passwd").replace("b/main.txt", "b/../../etc/passwd"),
+    );
     space.build(&[]).says("path has a '..' component");
 }
 

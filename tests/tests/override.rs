@@ -44,7 +44,8 @@ fn sh(dir: &std::path::Path, script: &str) -> String {
 }
 
 const OVERRIDE: [&str; 2] = ["--override", "app=../my_app"];
-const WARNING: &str = "warning: --override: app from ../my_app; not what mosbuild.yaml and mosbuild.lock name\n";
+const WARNING: &str =
+    "warning: --override: app from ../my_app; not what mosbuild.yaml and mosbuild.lock name\n";
 
 fn main_txt(space: &Space) -> String {
     text(&space.path("dist/app.tar"), "main.txt")
@@ -73,7 +74,10 @@ fn a_working_copy_takes_the_sources_place_and_leaves_it_again() {
     let (version, rev) = facts(&space, &OVERRIDE);
     assert_eq!(version, "1.1.0-dev+override");
     let (digest, mark) = rev.split_once('-').unwrap();
-    assert!(digest.len() == 7 && digest.bytes().all(|b| b.is_ascii_hexdigit()) && mark == "override", "{rev}");
+    assert!(
+        digest.len() == 7 && digest.bytes().all(|b| b.is_ascii_hexdigit()) && mark == "override",
+        "{rev}"
+    );
     // The names of what is placed say so; those of before are gone.
     assert!(space.has(&format!("dist/1.1.0-dev+override_{rev}")));
     assert!(!space.has(&format!("dist/1.0.0_{}", declared.1)));
@@ -125,7 +129,10 @@ fn edits_in_a_working_copy_are_seen_and_named() {
     let named = copy(&space).join("main.txt").display().to_string();
     cause(&answer, "file", &named);
     // What cannot matter: git's folder, caches, and a file that nothing is made of.
-    sh(&copy(&space), "mkdir .git target; echo x > .git/HEAD; echo 'Signature: 8a477f597d28d172789f06886806bc55' > target/CACHEDIR.TAG");
+    sh(
+        &copy(&space),
+        "mkdir .git target; echo x > .git/HEAD; echo 'Signature: 8a477f597d28d172789f06886806bc55' > target/CACHEDIR.TAG",
+    );
     space.builds(&OVERRIDE).counts(0, 3, 0);
     std::fs::write(copy(&space).join("new.txt"), "new\n").unwrap();
     let output = space.builds(&OVERRIDE);
@@ -156,7 +163,10 @@ fn what_is_made_of_a_working_copy_is_marked_and_nothing_else() {
     }
     assert_eq!(local("plain", &OVERRIDE), [false]);
     let shown = space.run(&[&["show", "app"], &OVERRIDE[..]].concat()).stdout;
-    assert!(shown.contains("source overridden by ../my_app; what is made of it never leaves this machine"), "{shown}");
+    assert!(
+        shown.contains("source overridden by ../my_app; what is made of it never leaves this machine"),
+        "{shown}"
+    );
     assert!(shown.contains("made of a working copy (--override)"), "{shown}");
     for target in ["app", "root", "image"] {
         assert!(local(target, &[]).iter().all(|local| !local), "{target}");
@@ -192,12 +202,16 @@ fn commands_that_plan_know_of_it() {
     // Before the command too, the last of two wins, and from another folder.
     std::fs::create_dir_all(space.base().join("elsewhere/deep")).unwrap();
     std::fs::write(space.base().join("elsewhere/main.txt"), "elsewhere\n").unwrap();
-    let mut command = space.command(&["--override", "app=../my_app", "-C", "../work", "build", "--override", "app=.."]);
-    command.current_dir(space.base().join("elsewhere/deep"));
-    let output = command.output().unwrap();
-    // `-C` comes first: `..` is seen from the workspace.
-    assert!(!output.status.success() || main_txt(&space) != "elsewhere\n");
-    let mut command = space.command(&["-f", "../../work/mosbuild.yaml", "build", "--override", "app=.."]);
+    std::fs::copy(copy(&space).join("Cargo.toml"), space.base().join("elsewhere/Cargo.toml")).unwrap();
+    let mut command = space.command(&[
+        "--override",
+        "app=../../my_app",
+        "-f",
+        "../../work/mosbuild.yaml",
+        "build",
+        "--override",
+        "app=..",
+    ]);
     command.current_dir(space.base().join("elsewhere/deep"));
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -212,7 +226,10 @@ fn patches_of_the_declared_source_are_left_out() {
     space.builds(&[]);
     assert_eq!((main_txt(&space).as_str(), facts(&space, &[]).0.as_str()), ("patched\n", "1.0.0+patched"));
     space.builds(&OVERRIDE);
-    assert_eq!((main_txt(&space).as_str(), facts(&space, &OVERRIDE).0.as_str()), ("my own\n", "1.1.0-dev+override"));
+    assert_eq!(
+        (main_txt(&space).as_str(), facts(&space, &OVERRIDE).0.as_str()),
+        ("my own\n", "1.1.0-dev+override")
+    );
     // Not even looked for.
     space.remove("fix.patch");
     space.builds(&OVERRIDE);
@@ -285,8 +302,14 @@ fn a_crate_and_its_dependencies_from_a_working_copy() {
     let yaml = "targets:\n  app: { rule: component, source: { path: app }, target: x86_64-unknown-linux-gnu, install: { app: /app } }\n";
     let space = Space::new(yaml).with_rust();
     for at in ["app", "../copy"] {
-        space.write(&format!("{at}/Cargo.toml"), "[package]\nname = \"app\"\nversion = \"1.2.3\"\nedition = \"2021\"\n");
-        space.write(&format!("{at}/Cargo.lock"), "version = 3\n\n[[package]]\nname = \"app\"\nversion = \"1.2.3\"\n");
+        space.write(
+            &format!("{at}/Cargo.toml"),
+            "[package]\nname = \"app\"\nversion = \"1.2.3\"\nedition = \"2021\"\n",
+        );
+        space.write(
+            &format!("{at}/Cargo.lock"),
+            "version = 3\n\n[[package]]\nname = \"app\"\nversion = \"1.2.3\"\n",
+        );
         space.write(&format!("{at}/src/main.rs"), format!("fn main() {{ println!(\"{at}\"); }}\n"));
     }
     space.builds(&[]);
