@@ -365,13 +365,6 @@ impl<'a> Driver<'a> {
         }
     }
 
-    /// Whether a step reads a working copy, or what was made of one.
-    fn is_local(&self, ix: StepIx) -> bool {
-        let node = &self.prepared.graph.steps[ix as usize];
-        let local = |need: &StepIx| matches!(&self.states[*need as usize], State::Done(r, _) if r.local);
-        node.overridden || node.needs.iter().any(local)
-    }
-
     fn output(&self, step: StepIx, name: &str) -> Option<Output> {
         match &self.states[step as usize] {
             State::Done(result, _) => result.outputs.get(name).cloned(),

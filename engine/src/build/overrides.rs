@@ -5,7 +5,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::BuildError;
+use super::driver::{Driver, State};
 use crate::load::{Loaded, Override};
+use crate::plan::StepIx;
 
 /// Working copies of targets that are built.
 pub fn within(loaded: &Loaded, closure: &[u32]) -> Vec<Override> {
@@ -32,6 +34,15 @@ pub fn warnings(within: &[Override], outside: &[Override]) -> Vec<String> {
             .map(|o| format!("--override {} has no effect: nothing that is built needs it", o.target)),
     );
     warnings
+}
+
+impl Driver<'_> {
+    /// Whether a step reads a working copy, or what was made of one.
+    pub(super) fn is_local(&self, ix: StepIx) -> bool {
+        let node = &self.prepared.graph.steps[ix as usize];
+        let local = |need: &StepIx| matches!(&self.states[*need as usize], State::Done(r, _) if r.local);
+        node.overridden || node.needs.iter().any(local)
+    }
 }
 
 /// A locked build is what the lock names, and nothing else.

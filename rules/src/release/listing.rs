@@ -120,10 +120,14 @@ pub type Visit<'a> = &'a mut dyn FnMut(&Entry, &mut dyn Read) -> Result<(), Step
 /// Shows each entry of an archive.
 pub fn each(kind: Download, path: &Path, visit: Visit<'_>) -> Result<(), StepError> {
     let options = Options { max_bytes: LARGEST, ..Options::default() };
-    let file = BufReader::with_capacity(1 << 18, File::open(path)?);
+    let file = File::open(path)?;
     let read = match kind {
+        // Read at places: a buffer would be thrown away at each.
         Download::Zip => zipfile::read(file, &options, |entry, data| Ok::<(), Refused>(visit(entry, data)?)),
-        _ => tarball::read(file, &options, |entry, data| Ok::<(), Refused>(visit(entry, data)?)),
+        _ => {
+            let file = BufReader::with_capacity(1 << 18, file);
+            tarball::read(file, &options, |entry, data| Ok::<(), Refused>(visit(entry, data)?))
+        }
     };
     read.map(|_| ()).map_err(|Refused(e)| e)
 }
