@@ -1,5 +1,5 @@
-//! Codecs over bytes: Alpine packages, cpio, compression, kernel modules and their indexes, kernel configuration, patches,
-//! tarballs, zip archives, the list of linux-firmware.
+//! Codecs over bytes: Alpine packages, cpio, compression, what git prints, kernel modules and their indexes, kernel
+//! configuration, patches, tarballs, zip archives, the list of linux-firmware.
 //! Knows no file system beyond `Read` and `Write`, no cache, no build graph and no terminal.
 //! Every parser takes hostile input: it returns an error or a bounded value, and never panics.
 
@@ -10,6 +10,7 @@ pub mod bzimage;
 pub mod closure;
 pub mod compress;
 pub mod depmod;
+pub mod git;
 pub mod kconfig;
 mod modindex;
 pub mod modinfo;
