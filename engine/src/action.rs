@@ -209,6 +209,10 @@ pub trait Builtin: Send + Sync {
     fn waits(&self) -> bool {
         false
     }
+    /// Programs of the host that it may run, for `mosbuild doctor`: none is in the key, since what they bring is checked.
+    fn programs(&self) -> &'static [&'static str] {
+        &[]
+    }
     /// Whether it runs programs of a tree ([`crate::rooted::ask`]), for which the host must allow a sandbox.
     fn asks_in_a_root(&self) -> bool {
         false

@@ -180,16 +180,7 @@ impl Rule for Files {
             puts.push(match install {
                 Install::Copy(c) => {
                     let (from, name) = match &c.from {
-                        From::Source(source) => {
-                            let name = match source {
-                                Source::Path(source) => source.path.clone(),
-                                Source::Crate(source) => source.name.clone(),
-                                Source::Url(source) => {
-                                    source.url.split(['?', '#']).next().unwrap_or_default().to_owned()
-                                }
-                            };
-                            (source.plan(planner), name)
-                        }
+                        From::Source(source) => (source.plan(planner), source.name().to_owned()),
                         From::Text(text) if planner.is_reference(text) => {
                             (planner.upstream(text)?, text.replace(':', "/"))
                         }

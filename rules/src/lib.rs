@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod batches;
 mod boot_test;
 mod command;
 mod component;

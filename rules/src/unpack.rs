@@ -3,21 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mosbuild_cache::{Node, Store, Tree};
 use mosbuild_engine::action::{Builtin, BuiltinCx, Made, OutKind, StepError};
 use mosbuild_formats::tarball::{self, Kind, Options};
 
+use crate::batches::store_beside;
 use crate::steps::{entry, tree_of, tree_output};
 
 /// The largest file that is taken for source code.
 const LARGEST_FILE: u64 = 256 << 20;
-/// Files are stored in batches of this many bytes, beside the decompression.
-const BATCH: usize = 8 << 20;
-/// Batches that may wait; beyond it the decompressing thread stores them itself.
-const WAITING: usize = 16;
 
 /// Input `source`, an archive; output `source`, its tree.
 pub struct UnpackSource;
@@ -56,8 +51,6 @@ pub fn unpack_source(cx: &BuiltinCx<'_>, input: &str) -> Result<Tree, StepError>
 
 /// Path, mode and kind of an entry whose content is in the store.
 type Unpacked = (Vec<u8>, u32, Node);
-/// Path, mode and content of files that are not stored yet.
-type Batch = Vec<(Vec<u8>, u32, Vec<u8>)>;
 
 /// The entries of an archive at their own paths, content in the store.
 fn unpack<R: Read>(
@@ -65,31 +58,9 @@ fn unpack<R: Read>(
     input: R,
     cancelled: &(dyn Fn() -> bool + Sync),
 ) -> Result<Vec<Unpacked>, StepError> {
-    let done = Mutex::new(Ok::<Vec<Unpacked>, StepError>(Vec::new()));
-    let waiting = AtomicUsize::new(0);
-    let store_batch = |batch: Batch| {
-        let stored: Result<Vec<_>, StepError> = batch
-            .into_iter()
-            .map(|(path, mode, bytes)| {
-                let digest = store.put_bytes(&bytes)?;
-                Ok((path, mode, Node::File { digest, size: bytes.len() as u64 }))
-            })
-            .collect();
-        if let Ok(mut done) = done.lock() {
-            match (&mut *done, stored) {
-                (Ok(all), Ok(stored)) => all.extend(stored),
-                (Ok(_), Err(e)) => *done = Err(e),
-                (Err(_), _) => {}
-            }
-        }
-    };
-    let store_batch = &store_batch;
-    let waiting = &waiting;
     let mut others = Vec::new();
     let mut links = Vec::new();
-    let read: Result<(), Refused> = rayon::in_place_scope(|scope| {
-        let mut batch = Batch::new();
-        let mut bytes = 0;
+    let stored = store_beside(store, cancelled, |put| {
         tarball::read(input, &Options::default(), |entry, data| {
             let mode = if entry.mode & 0o100 != 0 { 0o755 } else { 0o644 };
             match &entry.kind {
@@ -101,37 +72,20 @@ fn unpack<R: Read>(
                 Kind::File { size } if *size <= LARGEST_FILE => {
                     let mut content = Vec::with_capacity(*size as usize);
                     data.read_to_end(&mut content)?;
-                    bytes += content.len();
-                    batch.push((entry.path.clone(), mode, content));
+                    put((entry.path.clone(), mode), content)?;
                 }
                 _ => {
                     let path = String::from_utf8_lossy(&entry.path);
                     return Err(Refused(StepError::new(format!("{path} does not belong into a source"))));
                 }
             }
-            if bytes >= BATCH || batch.len() >= 4096 {
-                if cancelled() {
-                    return Err(Refused(StepError::new("it was interrupted")));
-                }
-                bytes = 0;
-                let full = std::mem::take(&mut batch);
-                if waiting.load(Ordering::Relaxed) < WAITING {
-                    waiting.fetch_add(1, Ordering::Relaxed);
-                    scope.spawn(move |_| {
-                        store_batch(full);
-                        waiting.fetch_sub(1, Ordering::Relaxed);
-                    });
-                } else {
-                    store_batch(full);
-                }
-            }
             Ok(())
         })?;
-        store_batch(batch);
         Ok(())
     });
-    read.map_err(|Refused(e)| e)?;
-    let mut files = done.into_inner().unwrap_or_else(|_| Err(StepError::new("a storing thread failed")))?;
+    let stored = stored.map_err(|Refused(e)| e)?;
+    let file = |((path, mode), digest, size)| (path, mode, Node::File { digest, size });
+    let mut files: Vec<Unpacked> = stored.into_iter().map(file).collect();
     let linked: Vec<_> = {
         let known: BTreeMap<&[u8], _> =
             files.iter().map(|(path, mode, node)| (&path[..], (*mode, node))).collect();
@@ -147,6 +101,12 @@ fn unpack<R: Read>(
 
 /// An error of the archive or of storing what is in it.
 struct Refused(StepError);
+
+impl From<StepError> for Refused {
+    fn from(e: StepError) -> Refused {
+        Refused(e)
+    }
+}
 
 impl From<tarball::Error> for Refused {
     fn from(e: tarball::Error) -> Refused {

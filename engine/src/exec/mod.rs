@@ -7,6 +7,7 @@ mod child;
 mod command;
 mod error;
 mod filter;
+mod helper;
 mod host;
 pub mod jobserver;
 mod orphans;
@@ -28,6 +29,7 @@ use std::time::Duration;
 
 pub use cancel::CancelToken;
 pub use error::ExecError;
+pub use helper::{Heard, Helper, HelperEnd};
 pub use host::Host;
 pub use jobserver::{JOBSERVER_READ, JOBSERVER_WRITE, Pool, Slot};
 pub use overlay::overlay_works;

@@ -28,6 +28,7 @@ use known::Known;
 use partial::Partial;
 use permits::Permits;
 use places::Scheme;
+pub use places::shown;
 use watch::Together;
 pub use watch::{Unwatched, Watch};
 
@@ -136,12 +137,22 @@ impl Fetcher {
         self.options.offline
     }
 
+    /// Where a URL's bytes may be had: mirrors in order, the original last. For what is not fetched as a file: a
+    /// repository.
+    pub fn places(&self, url: &str) -> Vec<String> {
+        places::places(url, &self.options.mirrors)
+    }
+
+    /// The mirrors, in order.
+    pub fn mirrors(&self) -> &[Mirror] {
+        &self.options.mirrors
+    }
+
     /// Fetches a file into the store; returns when it is there.
     pub fn fetch(&self, store: &Store, request: &Request, watch: &dyn Watch) -> Result<Fetched, FetchError> {
         let Request { url, expected, max_size } = request;
         let (url, expected) = (url.as_str(), expected.as_ref());
-        let shown = places::shown(url);
-        places::scheme(url).map_err(|reason| FetchError::Url { url: shown.clone(), reason })?;
+        places::scheme(url).map_err(|reason| FetchError::Url { url: shown(url), reason })?;
         let in_store = || match expected {
             Some(expected) => from_store(store, expected).map_err(|source| local(url, source)),
             None => Ok(None),
@@ -246,7 +257,7 @@ impl Fetcher {
         watch: &dyn Watch,
         from: &mut dyn FnMut(&Scheme, &str) -> Result<T, Stop>,
     ) -> Result<T, FetchError> {
-        let cancelled = || FetchError::Cancelled { url: places::shown(url) };
+        let cancelled = || FetchError::Cancelled { url: shown(url) };
         let _permit = self.permits.take(watch).ok_or_else(cancelled)?;
         let places = places::places(url, &self.options.mirrors);
         let (mut tried, mut wrong, mut not_tried) = (Vec::new(), None, false);
@@ -275,12 +286,12 @@ impl Fetcher {
             if let Some(next) =
                 places.get(n + 1).filter(|next| !(self.options.offline && next.starts_with("http")))
             {
-                let [place, next] = [place, next].map(|place| places::shown(place));
+                let [place, next] = [place, next].map(|place| shown(place));
                 watch.say(&format!("{place}: {}; next is {next}", trouble.reason));
             }
             tried.push(trouble.tried(place));
         }
-        let url = places::shown(url);
+        let url = shown(url);
         Err(match (wrong, expected) {
             (Some((at, got)), Some(expected)) => {
                 let place = tried.remove(at).place;
@@ -305,7 +316,7 @@ impl Fetcher {
 }
 
 fn local(url: &str, source: StoreError) -> FetchError {
-    FetchError::Local { url: places::shown(url), source }
+    FetchError::Local { url: shown(url), source }
 }
 
 /// The expected bytes, if the store has them whole.
@@ -327,13 +338,13 @@ fn lock(store: &Store, key: &Digest, url: &str, watch: &dyn Watch) -> Result<(Ke
     let mut waited = false;
     loop {
         if watch.cancelled() {
-            return Err(FetchError::Cancelled { url: places::shown(url) });
+            return Err(FetchError::Cancelled { url: shown(url) });
         }
         match store.try_lock("downloads", key) {
             Ok(Some(lock)) => return Ok((lock, waited)),
             Ok(None) if !waited => {
                 waited = true;
-                watch.say(&format!("{}: another download of it is under way; waiting", places::shown(url)));
+                watch.say(&format!("{}: another download of it is under way; waiting", shown(url)));
             }
             Ok(None) => {}
             Err(e) => return Err(local(url, e)),

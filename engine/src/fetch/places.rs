@@ -15,13 +15,16 @@ pub(super) fn places(url: &str, mirrors: &[Mirror]) -> Vec<String> {
     for mirror in mirrors {
         let Some(rest) = url.strip_prefix(&mirror.from) else { continue };
         let from = mirror.from.trim_end_matches('/');
-        if from.len() == mirror.from.len() && !(rest.is_empty() || rest.starts_with(['/', '?'])) {
+        // As in `git@host:folder/name`.
+        let host = from.ends_with(':');
+        if from.len() == mirror.from.len() && !host && !(rest.is_empty() || rest.starts_with(['/', '?'])) {
             continue;
         }
         for to in &mirror.to {
             // One slash between the two, however they are written.
             let place = match &url[from.len()..] {
                 rest if rest.starts_with('/') => format!("{}{rest}", to.trim_end_matches('/')),
+                rest if host => format!("{}/{rest}", to.trim_end_matches('/')),
                 rest => format!("{to}{rest}"),
             };
             places.push(place);
@@ -89,7 +92,7 @@ pub(super) fn percent_decoded(text: &str) -> Option<Vec<u8>> {
 }
 
 /// A URL as it is shown and logged: without a password.
-pub(super) fn shown(url: &str) -> String {
+pub fn shown(url: &str) -> String {
     let Some(start) = url.find("://").map(|at| at + 3) else { return url.to_owned() };
     let end = url[start..].find(['/', '?', '#']).map_or(url.len(), |at| start + at);
     let Some(at) = url[start..end].rfind('@') else { return url.to_owned() };
@@ -126,6 +129,8 @@ mod tests {
             ]
         );
         assert_eq!(places("https://h.evil/x", &mirrors), ["https://h.evil/x"]);
+        let host = [mirror("git@h:", &["file:///srv", "https://h/"])];
+        assert_eq!(places("git@h:a/b.git", &host), ["file:///srv/a/b.git", "https://h/a/b.git", "git@h:a/b.git"]);
         let itself = [mirror("https://h/", &["https://h/"])];
         assert_eq!(places("https://h/x", &itself), ["https://h/x"]);
     }

@@ -127,7 +127,8 @@ fn install(tool: &str) -> String {
 }
 
 impl Missing {
-    pub(super) fn tool(tool: &str) -> Self {
+    /// A program that is not on PATH.
+    pub fn tool(tool: &str) -> Self {
         Self { tool: tool.to_owned(), message: format!("{tool}: not found"), help: vec![install(tool)] }
     }
 

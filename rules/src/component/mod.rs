@@ -1,9 +1,9 @@
-//! Rule `component`: a program of one's own, from a crate or a folder, built by cargo in steps or by a script.
+//! Rule `component`: a program of one's own, from a repository, a crate or a folder, built by cargo in steps or by a script.
 //! Knows the fields and which steps follow from them; each step's work is in the files beside this one.
 //!
 //! | step | in | does | runs again when |
 //! |---|---|---|---|
-//! | source | the pin | fetches a published crate or an archive | the pin changes |
+//! | source | the pin | fetches a commit, a published crate or an archive | the pin changes |
 //! | unpack | the archive | the source as a tree | it changes |
 //! | patch | source, patches | lays the patches over it | it or a patch changes |
 //! | prepare | the source | makes the stub: manifests, Cargo.lock, empty targets | any file of the source changes |
@@ -56,7 +56,7 @@ use fields::Install;
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Component {
-    /// Where it comes from: `{crate, version}`, `{url}` of an archive, or `{path}`.
+    /// Where it comes from: `{git, rev}`, `{crate, version}`, `{url}` of an archive, or `{path}`.
     source: Source,
     /// Unified diffs of the workspace, applied in order at the top of the source with -p1.
     #[serde(default)]
@@ -149,7 +149,7 @@ impl Rule for Component {
         let mut about = vec![
             ("package", package.into()),
             ("subdir", subdir.into()),
-            ("crate", if matches!(self.source, Source::Crate(_)) { "yes" } else { "" }.into()),
+            ("crate", prepare::crate_param(&self.source).into()),
         ];
         about.extend(self.mark(planner).map(|mark| ("mark", mark.to_owned())));
         let prepare = planner.step(builtin(

@@ -7,15 +7,25 @@ use mosbuild_cache::{Node, Store, Tree};
 use mosbuild_engine::action::{Builtin, BuiltinCx, Made, OutKind, StepError};
 
 use super::manifest::{self, SourceTree, Stub};
+use crate::source::Source;
 use crate::steps::{file_entry, file_output, tree_of, tree_output};
 
 /// Largest manifest or lock that is read.
 const LARGEST_TEXT: u64 = 16 << 20;
 
+/// Who tells the revision: `yes`, a published crate by its version; `git`, the step that brought the commit in; empty,
+/// the tree itself.
+pub fn crate_param(source: &Source) -> &'static str {
+    match source {
+        Source::Crate(_) => "yes",
+        Source::Git(_) => "git",
+        Source::Url(_) | Source::Path(_) => "",
+    }
+}
+
 /// Input `source`; outputs `source`, and with cargo `stub`, `members` (what [`manifest::Survey::members`] has, and
 /// `root FOLDER`) and `empty` (a tree with nothing in it, for a command to write to). Params: `subdir`, `package`,
-/// `crate` (`yes` for a published one, whose version is its revision), `mark` (a word that version and revision get, as
-/// the source is not what they name).
+/// `crate` (see [`crate_param`]), `mark` (a word that version and revision get, as the source is not what they name).
 pub struct Prepare {
     /// Whether cargo will build it.
     pub cargo: bool,
@@ -71,6 +81,7 @@ impl Builtin for Prepare {
                 made.facts.insert("version".into(), version.clone());
                 made.facts.insert("rev".into(), version);
             }
+            "git" => made.facts.extend(version.map(|v| ("version".to_owned(), v))),
             _ => {
                 made.facts.extend(version.map(|v| ("version".to_owned(), v)));
                 // Of what is built: a cache folder in the checkout is no revision.

@@ -3,7 +3,7 @@
 //!
 //! | step | in | does | runs again when |
 //! |---|---|---|---|
-//! | unpack | the tarball or folder | the source as a tree | it changes |
+//! | unpack | the tarball, commit or folder | the source as a tree | it changes |
 //! | configure | source, base, fragments | .config and the release's name | one of them or a tool changes |
 //! | check | .config, fragments, source | refuses what did not come out as asked for | as above |
 //! | compile | source, the checked .config | image, modules, objects for relinks | .config, source or a tool changes |
@@ -42,7 +42,7 @@ const LONGEST_LOCALVERSION: usize = 48;
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Linux {
-    /// A tarball or an unpacked source: `{url}` or `{path}`.
+    /// A tarball, a repository or an unpacked source: `{url}`, `{git, rev}` or `{path}`.
     source: Source,
     /// Make target that the configuration starts from: tinyconfig, defconfig, allnoconfig, …
     #[serde(default)]
@@ -76,6 +76,9 @@ impl Rule for Linux {
             return Err(errors);
         }
         let mut facts = RuleFacts { facts: vec!["version"], ..RuleFacts::default() };
+        if matches!(self.source, Source::Git(_)) {
+            facts.facts.push("rev");
+        }
         facts.files.extend(self.source.file_use(field!["source"], FileKind::Path));
         let mut file = |field: FieldPath, path: &str| {
             let pattern = path.to_owned();
@@ -202,7 +205,7 @@ impl Linux {
         match self.source.fault() {
             Some((name, message)) => fault(field!["source", name], message, None),
             None if matches!(self.source, Source::Crate(_)) => {
-                let help = "write {url: …} or {path: …}";
+                let help = "write {url: …}, {git: …, rev: …} or {path: …}";
                 fault(field!["source"], "a kernel is no crate".into(), Some(help.into()));
             }
             None => {}

@@ -1,5 +1,7 @@
-//! Where something comes from, as written in a `source` field or a `from`: a published crate, a URL, or a path.
-//! Knows what is wrong with one and the input that it stands for; how a crate is fetched is in component/fetch.rs.
+//! Where something comes from, as written in a `source` field or a `from`: a git repository, a published crate, a URL, or
+//! a path. Knows what is wrong with one and the input that it stands for; how a crate is fetched is in component/fetch.rs.
+
+pub mod git;
 
 use mosbuild_engine::action::Input;
 use mosbuild_engine::load::{FieldPath, FileKind, FileUse};
@@ -10,16 +12,28 @@ use serde::Deserialize;
 use crate::component::fetch;
 use crate::url;
 
-/// `{crate, version}`, `{url}` or `{path}`.
+/// `{git, rev}`, `{crate, version}`, `{url}` or `{path}`.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
 #[serde(untagged)]
 pub enum Source {
+    /// A commit of a git repository.
+    Git(GitSource),
     /// A published crate.
     Crate(CrateSource),
     /// A file to be downloaded.
     Url(UrlSource),
     /// A file or folder.
     Path(PathSource),
+}
+
+/// `{git, rev}`: a commit of a git repository, pinned in mosbuild.lock.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct GitSource {
+    /// `https://…`, `ssh://…`, `user@host:path`, `file:///…`: as git takes it.
+    pub git: String,
+    /// A branch, a tag (also without its `v`, or with one that it lacks), a commit, or HEAD for the default branch.
+    pub rev: String,
 }
 
 /// `{crate, version}`: a published crate, pinned in mosbuild.lock.
@@ -53,6 +67,10 @@ impl Source {
     /// The field that is wrong, and how.
     pub fn fault(&self) -> Option<(&'static str, String)> {
         match self {
+            Source::Git(source) => {
+                let url = git::url_fault(&source.git).map(|fault| ("git", fault));
+                url.or_else(|| git::rev_fault(&source.rev).map(|fault| ("rev", fault)))
+            }
             Source::Crate(CrateSource { name, version }) => {
                 let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
                 if name.is_empty() || !name.chars().all(plain) {
@@ -72,9 +90,10 @@ impl Source {
         Some(source.file_use(field, kind))
     }
 
-    /// As a step reads it; a crate or URL is brought in by a step that is added here.
+    /// As a step reads it; what is not on this machine is brought in by a step that is added here.
     pub fn plan(&self, planner: &mut Planner<'_>) -> Input {
         match self {
+            Source::Git(source) => git::plan(planner, source),
             Source::Crate(source) => fetch::plan(planner, source),
             Source::Url(source) => url::plan(planner, &source.url),
             Source::Path(source) => source.input(),
@@ -84,6 +103,17 @@ impl Source {
     /// Whether it is a file that a step must unpack to read it as a folder.
     pub fn is_archive(&self) -> bool {
         matches!(self, Source::Url(_))
+    }
+
+    /// What it is called, where the thing itself has no name: the last part of its path.
+    pub fn name(&self) -> &str {
+        let path = match self {
+            Source::Git(source) => return git::name(&source.git),
+            Source::Crate(source) => &source.name,
+            Source::Url(source) => source.url.split(['?', '#']).next().unwrap_or_default(),
+            Source::Path(source) => &source.path,
+        };
+        path.trim_end_matches('/').rsplit('/').next().unwrap_or_default()
     }
 }
 
