@@ -6,7 +6,11 @@ use std::fmt::Write as _;
 use mosbuild_engine::lockfile::{Pin, Pins, Row};
 
 /// Fields that people know a source by, the first that is there.
-const VERSIONS: [&str; 2] = ["version", "rev"];
+const VERSIONS: [&str; 2] = ["version", "commit"];
+/// Digits of a commit that tell it from others.
+const COMMIT: usize = 12;
+/// Digests of all that a source is, the first that is there.
+const DIGESTS: [&str; 2] = ["blake3", "tree"];
 
 /// One line for each change; a pin's rows stand indented below it. Empty if nothing changed.
 pub fn changes(before: &Pins, after: &Pins) -> String {
@@ -49,7 +53,15 @@ fn rows(out: &mut String, old: &Pin, new: &Pin) {
 }
 
 fn version(fields: &Row) -> Option<&str> {
-    VERSIONS.iter().find_map(|name| fields.get(*name)).map(String::as_str)
+    let (name, value) = VERSIONS.iter().find_map(|name| fields.get_key_value(*name))?;
+    match name.as_str() {
+        "commit" => value.get(..COMMIT).or(Some(value)),
+        _ => Some(value),
+    }
+}
+
+fn digest(fields: &Row) -> Option<&String> {
+    DIGESTS.iter().find_map(|name| fields.get(*name))
 }
 
 fn size(fields: &Row) -> Option<u64> {
@@ -73,11 +85,11 @@ fn change(old: &Row, new: &Row) -> String {
         (Some(a), Some(b)) if a != b => out.push_str(&format!(" {a} → {b}")),
         (Some(same), Some(_)) => {
             let _ = write!(out, " {same}");
-            if old.get("blake3") != new.get("blake3") {
+            if digest(old) != digest(new) {
                 out.push_str(", other bytes");
             }
         }
-        _ if old.get("blake3") != new.get("blake3") => out.push_str(" other bytes"),
+        _ if digest(old) != digest(new) => out.push_str(" other bytes"),
         _ => {}
     }
     if let (Some(a), Some(b)) = (size(old), size(new))
@@ -145,6 +157,19 @@ mod tests {
              removed url x, 5 B\n"
         );
         assert_eq!(changes(&after, &after), "");
+        let commit = |digit: &str, tree: &str| {
+            Pin::of([("commit", digit.repeat(40)), ("tree", tree.into()), ("ref", "refs/heads/main".into())])
+        };
+        let (mut then, mut now) = (empty.clone(), empty.clone());
+        then.insert("git x main", commit("a", "1"));
+        now.insert("git x main", commit("b", "2"));
+        now.insert("git y v1", commit("c", "3"));
+        assert_eq!(
+            changes(&then, &now),
+            "changed git x main aaaaaaaaaaaa → bbbbbbbbbbbb\nadded git y v1 cccccccccccc\n"
+        );
+        now.insert("git x main", commit("a", "2"));
+        assert!(changes(&then, &now).starts_with("changed git x main aaaaaaaaaaaa, other bytes\n"));
         let rebuilt = packages(&[("a", row("1.3-r1", 139_000, "9"))]);
         assert!(
             changes(&after, &{

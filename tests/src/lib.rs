@@ -6,6 +6,7 @@ pub mod alpine;
 pub mod apks;
 pub mod archive;
 pub mod firmware;
+pub mod git;
 mod mirror;
 pub mod modules;
 mod output;

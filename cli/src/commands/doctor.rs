@@ -8,7 +8,7 @@ use clap::Args;
 use mosbuild_engine::action::{ExecutorKind, Work};
 use mosbuild_engine::exec::{probe, probe_root};
 use mosbuild_engine::plan::{StepGraph, plan};
-use mosbuild_engine::tools::Identity;
+use mosbuild_engine::tools::{Identity, Missing};
 use serde_json::json;
 
 use crate::args::{GlobalArgs, StoreArgs};
@@ -48,6 +48,7 @@ pub fn run(ui: &Ui, global: &GlobalArgs, args: &DoctorArgs) -> Result<u8, Failur
     let needs = needs(&session, &graph);
     findings.extend(sandbox(&needs));
     findings.extend(tools(&mut session, &needs.tools));
+    findings.extend(needs.programs.iter().map(|(program, targets)| on_host(program, targets)));
     findings.push(store(session.store().root()));
     if needs.machines {
         findings.push(kvm());
@@ -97,6 +98,8 @@ fn plan_what_can_be(session: &Session) -> Result<(StepGraph, Vec<Finding>), Fail
 struct Needs {
     /// Tool → targets.
     tools: BTreeMap<String, BTreeSet<String>>,
+    /// Program that works outside of sandboxes → targets.
+    programs: BTreeMap<&'static str, BTreeSet<String>>,
     sandboxed: BTreeSet<String>,
     /// Some step runs in a root of its own: packages are installed so.
     rooted: bool,
@@ -107,8 +110,16 @@ struct Needs {
 fn needs(session: &Session, graph: &StepGraph) -> Needs {
     let mut needs = Needs::default();
     for node in &graph.steps {
-        let Work::Command(command) = &node.step.work else { continue };
         let target = session.name(node.target).to_owned();
+        let command = match &node.step.work {
+            Work::Command(command) => command,
+            Work::Builtin(work) => {
+                for program in work.programs() {
+                    needs.programs.entry(program).or_default().insert(target.clone());
+                }
+                continue;
+            }
+        };
         for tool in &command.tools {
             needs.tools.entry(tool.clone()).or_default().insert(target.clone());
         }
@@ -163,6 +174,16 @@ fn tools(session: &mut Session, needed: &BTreeMap<String, BTreeSet<String>>) -> 
         });
     }
     findings
+}
+
+/// A program that sources are brought in with.
+fn on_host(program: &str, targets: &BTreeSet<String>) -> Finding {
+    let missing = Missing::tool(program);
+    let (found, help) = match on_path(program) {
+        Some(path) => (Ok(path.display().to_string()), Vec::new()),
+        None => (Err(missing.message), missing.help),
+    };
+    Finding { what: program.into(), needed_by: targets.iter().cloned().collect(), found, help }
 }
 
 /// Path of a tool and what it says of itself, or else the package that most likely brought it.

@@ -142,7 +142,8 @@ fn git(all: &mut Imported, at: usize, line: &Line<'_>) -> Block {
     let Line { name, url, version, function, .. } = line;
     let mut source = vec![("git", url.as_str())];
     if version.is_empty() {
-        all.remark(at, format!("{name} has no version: without `rev` the default branch is taken"));
+        all.remark(at, format!("{name} has no version: HEAD, which is the default branch, is taken"));
+        source.push(("rev", "HEAD"));
     } else {
         source.push(("rev", version));
     }

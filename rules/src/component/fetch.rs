@@ -67,7 +67,7 @@ impl Builtin for FetchCrate {
             let text = format!("crate {name} {requirement} is not in mosbuild.lock, and --offline was given");
             return Err(StepError::new(text).help("run `mosbuild lock` while online").exit(4));
         }
-        let cargo = HostCargo { workspace: &self.workspace, log: cx.log, cancelled: cx.cancelled };
+        let cargo = HostCargo { workspace: &self.workspace, cx };
         let got = fetch(&cargo, &cx.scratch, name, requirement)?;
         Ok(Pin::of([("version", got.version), ("checksum", got.checksum), ("cargo_lock", got.cargo_lock)]))
     }
@@ -75,7 +75,7 @@ impl Builtin for FetchCrate {
     fn run(&self, cx: &BuiltinCx<'_>) -> Result<Made, StepError> {
         let pin = cx.pin()?;
         let (name, version) = (cx.param("crate"), pin.field("version"));
-        let cargo = HostCargo { workspace: &self.workspace, log: cx.log, cancelled: cx.cancelled };
+        let cargo = HostCargo { workspace: &self.workspace, cx };
         let got = fetch(&cargo, &cx.scratch, name, version)?;
         for (what, locked, now) in [
             ("its checksum", pin.field("checksum"), &got.checksum),

@@ -18,6 +18,7 @@
 //! and build. rebuild waits for build and install for compare, but by gates: `verify` is in none of their keys.
 
 mod check;
+mod checkouts;
 mod commands;
 mod compare;
 pub(crate) mod fetch;

@@ -1,5 +1,6 @@
 //! The locked fetch of everything that a component depends on, into a tree that the offline steps see as CARGO_HOME.
-//! Knows `cargo vendor` and `cargo metadata`; keyed by manifests and Cargo.lock alone.
+//! Knows `cargo vendor` and `cargo metadata`; keyed by manifests and Cargo.lock alone. What of git dependencies is not the
+//! commit's is put right in checkouts.rs.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -10,6 +11,7 @@ use mosbuild_engine::action::{Builtin, BuiltinCx, Made, OutKind, StepError};
 use serde_json::{Value as Json, json};
 use toml::{Table, Value};
 
+use super::checkouts;
 use super::commands::VENDOR;
 use super::fetch::{checksum, remove_if_there};
 use super::host::HostCargo;
@@ -28,7 +30,7 @@ impl Builtin for Vendor {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn outputs(&self) -> Vec<(String, OutKind)> {
@@ -47,7 +49,7 @@ impl Builtin for Vendor {
         let root = members.lines().find_map(|l| l.strip_prefix("root ")).unwrap_or_default();
         let manifest = source.join(at(root, "Cargo.toml"));
         close_workspace(&manifest)?;
-        let cargo = HostCargo { workspace: &self.workspace, log: cx.log, cancelled: cx.cancelled };
+        let cargo = HostCargo { workspace: &self.workspace, cx };
         let home = cx.scratch.join("home");
         let crates = home.join("crates");
         std::fs::create_dir_all(&crates)?;
@@ -63,14 +65,17 @@ impl Builtin for Vendor {
             ["vendor", "--versioned-dirs", "--respect-source-config"].map(Into::into).into();
         args.extend(common.iter().cloned());
         args.push(crates.clone().into());
-        let config = cargo.run(&args)?;
+        let lock = std::fs::read_to_string(source.join(at(root, "Cargo.lock"))).unwrap_or_default();
+        let config = cargo.run_by_mirrors(&args, &repositories(&lock))?;
         let mut args: Vec<OsString> =
             ["metadata", "--format-version", "1", "--all-features"].map(Into::into).into();
         args.extend(common);
         for platform in platforms(cx.param("target")) {
             args.extend(["--filter-platform".into(), platform.into()]);
         }
-        let used = packages(&cargo.run(&args)?)?;
+        let metadata = serde_json::from_slice(&cargo.run(&args)?).map_err(|_| bad_metadata())?;
+        let used = packages(&metadata)?;
+        checkouts::restore(cx, &metadata, &crates)?;
         let emptied = clean(&crates, &used)?;
         std::fs::write(home.join("config.toml"), offline_config(&config)?)?;
         (cx.log)(&format!("{} crates, {emptied} of them for other platforms only", used.len() + emptied));
@@ -99,15 +104,26 @@ fn platforms(target: &str) -> BTreeSet<String> {
     [target.to_owned(), format!("{host}-unknown-linux-gnu"), format!("{host}-unknown-linux-musl")].into()
 }
 
+/// The repositories that a Cargo.lock names.
+fn repositories(lock: &str) -> Vec<&str> {
+    let sources = lock.lines().filter_map(|line| line.strip_prefix("source = \"git+"));
+    let mut found: Vec<&str> = sources.filter_map(|url| url.split(['?', '#', '"']).next()).collect();
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+fn bad_metadata() -> StepError {
+    StepError::new("cargo metadata's output is not understood")
+}
+
 /// `NAME-VERSION` of each package that these platforms need, with any features.
-fn packages(metadata: &[u8]) -> Result<BTreeSet<String>, StepError> {
-    let bad = || StepError::new("cargo metadata's output is not understood");
-    let json: Json = serde_json::from_slice(metadata).map_err(|_| bad())?;
-    let all = json.get("packages").and_then(Json::as_array).ok_or_else(bad)?;
+fn packages(metadata: &Json) -> Result<BTreeSet<String>, StepError> {
+    let all = metadata.get("packages").and_then(Json::as_array).ok_or_else(bad_metadata)?;
     let name = |p: &Json| Some(format!("{}-{}", p.get("name")?.as_str()?, p.get("version")?.as_str()?));
     // Without a source they are members or patches, which are not vendored.
     let vendored = all.iter().filter(|p| p.get("source").is_some_and(|s| !s.is_null()));
-    vendored.map(name).collect::<Option<_>>().ok_or_else(bad)
+    vendored.map(name).collect::<Option<_>>().ok_or_else(bad_metadata)
 }
 
 /// Empties crates that no platform of ours compiles (cargo resolves them, so their manifests must stay; the ones
@@ -219,13 +235,20 @@ mod tests {
     }
 
     #[test]
+    fn repositories_of_a_lock() {
+        let lock = "name = \"a\"\nsource = \"git+https://h/b.git?branch=x#0123\"\n\nsource = \"git+ssh://me@h/a#45\"\n\
+                    source = \"registry+https://h/index\"\nsource = \"git+https://h/b.git?branch=x#0123\"\n";
+        assert_eq!(repositories(lock), ["https://h/b.git", "ssh://me@h/a"]);
+    }
+
+    #[test]
     fn members_are_not_among_the_vendored_packages() {
         let metadata = json!({ "packages": [
             { "name": "a", "version": "1.0.0", "source": "registry+x" },
             { "name": "own", "version": "1.0.0", "source": null },
         ]});
-        let found = packages(metadata.to_string().as_bytes()).unwrap();
+        let found = packages(&metadata).unwrap();
         assert_eq!(found, BTreeSet::from(["a-1.0.0".to_owned()]));
-        assert!(packages(b"{}").is_err());
+        assert!(packages(&json!({})).is_err());
     }
 }

@@ -31,8 +31,9 @@ use mosbuild_formats::git::is_object;
 use super::GitSource;
 use crate::steps::{locked, made, tree_output};
 use places::each_place;
-use program::Git;
 use repository::Repository;
+pub use objects::{each_blob, entries};
+pub use program::{Configured, Git};
 pub use url::{name, rev_fault, url_fault};
 
 /// Digits of a commit's name that are the fact `rev`.

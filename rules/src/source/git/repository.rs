@@ -38,7 +38,7 @@ pub fn resolve(git: &Git<'_>, place: &str, rev: &str) -> Result<Found, Stop> {
     }
     let at = shown(place);
     if rev == "HEAD" {
-        let refs = listed(git, place, &["--symref", place, "HEAD"])?;
+        let refs = listed(git, place, &["--symref", "--", place, "HEAD"])?;
         let Some(head) = refs.get("HEAD") else {
             return Err(Stop::Lacks(StepError::new(format!("{at} has no default branch: it is empty")).exit(4)));
         };
@@ -47,8 +47,8 @@ pub fn resolve(git: &Git<'_>, place: &str, rev: &str) -> Result<Found, Stop> {
         return Ok(Found { object: head.object.clone(), name });
     }
     let refs = match rev.starts_with("refs/") {
-        true => listed(git, place, &[place, rev])?,
-        false => listed(git, place, &["--heads", "--tags", place])?,
+        true => listed(git, place, &["--", place, rev])?,
+        false => listed(git, place, &["--heads", "--tags", "--", place])?,
     };
     if let Some(choice) = choose(&refs, rev) {
         let (name, object) = (&choice.chosen.name, choice.chosen.target());
@@ -83,7 +83,7 @@ pub fn resolve(git: &Git<'_>, place: &str, rev: &str) -> Result<Found, Stop> {
         };
     }
     let refs = match rev.starts_with("refs/") {
-        true => listed(git, place, &["--heads", "--tags", place])?,
+        true => listed(git, place, &["--heads", "--tags", "--", place])?,
         false => refs,
     };
     let text = format!("{at} has no branch, tag or commit {rev}");
@@ -181,7 +181,9 @@ impl<'g> Repository<'g> {
     /// All refs, and whether the server takes the name of any object (protocol version 2).
     fn everything(&self, place: &str) -> Result<(Refs, bool), Stop> {
         let trace = self.git.cx.scratch.join("packets");
-        let out = self.git.remote(None, place, &["ls-remote", place], Some(&trace))?;
+        // git adds to it.
+        let _ = std::fs::remove_file(&trace);
+        let out = self.git.remote(None, place, &["ls-remote", "--", place], Some(&trace))?;
         let packets = std::fs::read(&trace).unwrap_or_default();
         let second = packets.split(|b| *b == b'\n').any(|line| line.ends_with(b"< version 2"));
         let refs = Refs::parse(&out).map_err(|e| StepError::new(format!("{}: {e}", shown(place))).exit(4))?;
