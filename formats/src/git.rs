@@ -303,7 +303,8 @@ mod tests {
         assert_eq!((tag.object.as_str(), tag.target()), (B, A));
         assert_eq!(refs.get("refs/heads/main").unwrap().target(), A);
         assert_eq!(Refs::parse(b"").unwrap(), Refs::default());
-        for bad in ["x\trefs/heads/a\n", "no tab", &format!("{A}\trefs/tags/v1^{{}}\n"), &format!("{A}\t\n")] {
+        for bad in ["x\trefs/heads/a\n", "no tab", &format!("{A}\trefs/tags/v1^{{}}\n"), &format!("{A}\t\n")]
+        {
             assert!(Refs::parse(bad.as_bytes()).is_err(), "{bad}");
         }
     }
@@ -317,7 +318,9 @@ mod tests {
         assert_eq!(entry(&format!("120000 blob {A} 3\tl")).unwrap().kind, Kind::Symlink);
         let module = entry(&format!("160000 commit {B}       -\tsub")).unwrap();
         assert_eq!((module.kind, module.size), (Kind::Submodule, 0));
-        for bad in ["100644 blob x 1\ta", "040000 tree A -\ta", "100644 blob", &format!("100644 blob {A} BAD\ta")] {
+        for bad in
+            ["100644 blob x 1\ta", "040000 tree A -\ta", "100644 blob", &format!("100644 blob {A} BAD\ta")]
+        {
             assert!(entry(bad).is_err(), "{bad}");
         }
     }
@@ -344,7 +347,8 @@ mod tests {
 
     #[test]
     fn settings_of_submodules() {
-        let text = b"submodule.a.b.path\nlibs/a\0submodule.a.b.url\n../a.git\0core.x\n1\0submodule.c.update\nnone\0\
+        let text =
+            b"submodule.a.b.path\nlibs/a\0submodule.a.b.url\n../a.git\0core.x\n1\0submodule.c.update\nnone\0\
                      submodule.a.b.url\n../a2.git\0submodule.c.shallow\0";
         let found = submodules(text).unwrap();
         assert_eq!(found.len(), 2);
@@ -380,7 +384,8 @@ mod tests {
 
     #[test]
     fn pointers_of_lfs() {
-        let pointer = format!("version https://git-lfs.example.org/spec/v1\noid sha256:{A}{}\nsize 5\n", &B[..24]);
+        let pointer =
+            format!("version https://git-lfs.example.org/spec/v1\noid sha256:{A}{}\nsize 5\n", &B[..24]);
         assert!(is_lfs_pointer(pointer.as_bytes()));
         assert!(!is_lfs_pointer(b"version https://git-lfs.example.org/spec/v1\n"));
         assert!(!is_lfs_pointer(format!("{pointer}{}", "x".repeat(1024)).as_bytes()));

@@ -52,7 +52,9 @@ impl Repository {
         command.args(["-c", "protocol.file.allow=always", "-c", "safe.directory=*"]).args(args);
         command.current_dir(&self.dir).env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
         for name in ["AUTHOR", "COMMITTER"] {
-            command.env(format!("GIT_{name}_NAME"), "Test").env(format!("GIT_{name}_EMAIL"), "test@example.org");
+            command
+                .env(format!("GIT_{name}_NAME"), "Test")
+                .env(format!("GIT_{name}_EMAIL"), "test@example.org");
             command.env(format!("GIT_{name}_DATE"), "2024-01-01T00:00:00Z");
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -265,12 +267,18 @@ fn answer(stream: &TcpStream, state: &State) -> std::io::Result<()> {
     }
     if state.serving.private && header("authorization") != AUTHORIZATION {
         let realm = "WWW-Authenticate: Basic realm=\"test\"\r\n";
-        return write!(writer, "HTTP/1.1 401 Unauthorized\r\n{realm}Content-Length: 0\r\nConnection: close\r\n\r\n");
+        return write!(
+            writer,
+            "HTTP/1.1 401 Unauthorized\r\n{realm}Content-Length: 0\r\nConnection: close\r\n\r\n"
+        );
     }
     let mut backend = Command::new("git");
     backend.arg("http-backend").env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
     backend.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null");
-    backend.env("GIT_CONFIG_COUNT", "1").env("GIT_CONFIG_KEY_0", "safe.directory").env("GIT_CONFIG_VALUE_0", "*");
+    backend
+        .env("GIT_CONFIG_COUNT", "1")
+        .env("GIT_CONFIG_KEY_0", "safe.directory")
+        .env("GIT_CONFIG_VALUE_0", "*");
     backend.env("GIT_PROJECT_ROOT", &state.root).env("GIT_HTTP_EXPORT_ALL", "1");
     backend.env("REQUEST_METHOD", &method).env("PATH_INFO", path).env("QUERY_STRING", query);
     backend.env("CONTENT_TYPE", header("content-type")).env("CONTENT_LENGTH", body.len().to_string());
@@ -278,8 +286,7 @@ fn answer(stream: &TcpStream, state: &State) -> std::io::Result<()> {
     if !state.serving.old {
         backend.env("GIT_PROTOCOL", header("git-protocol"));
     }
-    let mut child =
-        backend.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let mut child = backend.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
     let mut stdin = child.stdin.take().unwrap();
     let feeding = std::thread::spawn(move || {
         let _ = stdin.write_all(&body);
@@ -290,8 +297,13 @@ fn answer(stream: &TcpStream, state: &State) -> std::io::Result<()> {
     let (head, body) = (&output.stdout[..end], output.stdout.get(end + 4..).unwrap_or_default());
     let head = String::from_utf8_lossy(head);
     let status = head.lines().find_map(|l| l.strip_prefix("Status: ")).unwrap_or("200 OK");
-    let others: String = head.lines().filter(|l| !l.starts_with("Status: ")).map(|l| format!("{l}\r\n")).collect();
-    write!(writer, "HTTP/1.1 {status}\r\n{others}Content-Length: {}\r\nConnection: close\r\n\r\n", body.len())?;
+    let others: String =
+        head.lines().filter(|l| !l.starts_with("Status: ")).map(|l| format!("{l}\r\n")).collect();
+    write!(
+        writer,
+        "HTTP/1.1 {status}\r\n{others}Content-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    )?;
     let mut sent = body.len();
     if method == "POST" && body.windows(4).any(|w| w == b"PACK") {
         let mut cuts = lock(&state.cuts);

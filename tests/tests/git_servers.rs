@@ -52,7 +52,7 @@ fn one_commit_is_fetched_and_no_more() {
         let output = verbose(&space);
         assert_eq!(placed(&space), content);
         // A commit, its tree, its one file; nothing of the history.
-        assert!(output.stderr.contains("Receiving objects: 100% (3/3)"), "{output}");
+        assert!(output.stderr.contains("remote: Total 3 "), "{output}");
         assert!(!output.stderr.contains("gives no bare commit"), "{output}");
     }
     let asked = server.requests().len();
@@ -66,9 +66,11 @@ fn an_old_server_is_asked_for_a_ref_and_only_then_for_all() {
     let (space, up) = space();
     let server = served(&space, Serving { old: true, ..Serving::default() });
     let first = up.git(&["rev-parse", "two~1"]);
-    asks(&space, &server.url("up"), "two");
+    up.git(&["tag", "--annotate", "--message", "x", "annotated", "two"]);
+    up.git(&["tag", "--delete", "two"]);
+    asks(&space, &server.url("up"), "annotated");
     let output = verbose(&space);
-    output.says("gives no bare commit; tag two is at it").says("Receiving objects: 100% (3/3)");
+    output.says("gives no bare commit; tag annotated is at it").says("remote: Total 4 ");
     assert_eq!(placed(&space), "two");
     asks(&space, &server.url("up"), &first);
     let output = verbose(&space);
@@ -85,11 +87,14 @@ fn an_old_server_is_asked_for_a_ref_and_only_then_for_all() {
         other.write(name, space.read(name));
     }
     other.builds(&["--locked"]);
-    assert_eq!((placed(&other).as_str(), pin(&other, "main")["commit"].as_str()), ("three", Some(&locked[..])));
+    assert_eq!(
+        (placed(&other).as_str(), pin(&other, "main")["commit"].as_str()),
+        ("three", Some(&locked[..]))
+    );
 
     // And one that is gone: all is looked through before it is said.
     up.git(&["tag", "--delete", "three"]);
-    up.git(&["reset", "--quiet", "--hard", "two"]);
+    up.git(&["reset", "--quiet", "--hard", "annotated"]);
     up.commit_file("f", "rewritten");
     up.prune();
     let last = space.beside("last", "").with_store("last-store");
@@ -98,7 +103,9 @@ fn an_old_server_is_asked_for_a_ref_and_only_then_for_all() {
     }
     let output = last.build(&["--locked"]);
     assert_eq!(output.code, Some(4), "{output}");
-    output.says(&format!("does not have commit {locked}")).says(&format!("branch main is at {} now", up.head()));
+    output
+        .says(&format!("does not have commit {locked}"))
+        .says(&format!("branch main is at {} now", up.head()));
 }
 
 #[test]
@@ -156,11 +163,17 @@ fn a_private_repository_is_reached_by_the_users_credential_helper() {
     assert!(since.elapsed() < Duration::from_secs(20), "nobody was asked");
 
     let home = space.base().join("home");
-    std::fs::write(home.join("helper"), format!("#!/bin/sh\ntest \"$1\" = get && printf 'username={USER}\\npassword={PASSWORD}\\n'\n"))
-        .unwrap();
+    std::fs::write(
+        home.join("helper"),
+        format!("#!/bin/sh\ntest \"$1\" = get && printf 'username={USER}\\npassword={PASSWORD}\\n'\n"),
+    )
+    .unwrap();
     std::process::Command::new("chmod").arg("755").arg(home.join("helper")).status().unwrap();
-    std::fs::write(home.join(".gitconfig"), format!("[credential]\n\thelper = {}\n", home.join("helper").display()))
-        .unwrap();
+    std::fs::write(
+        home.join(".gitconfig"),
+        format!("[credential]\n\thelper = {}\n", home.join("helper").display()),
+    )
+    .unwrap();
     let output = verbose(&space);
     assert_eq!(placed(&space), "three");
     assert!(!output.to_string().contains(PASSWORD), "{output}");
@@ -211,6 +224,54 @@ fn a_user_that_rewrites_urls_is_heard() {
     verbose(&space);
     assert_eq!(placed(&space), "three");
     assert!(!space.read("mosbuild.lock").contains(&server.host()), "{}", space.read("mosbuild.lock"));
+}
+
+/// A program in place of ssh that runs on this machine what it is to run on the host, and writes down how it was called.
+const SSH: &str = "#!/bin/sh\ntest \"$1\" = -G && exit 1\necho \"$0 $*\" >> \"$HOME/calls\"\nfor command; do :; done\neval \"$command\"\n";
+
+#[test]
+fn ssh_asks_nothing_and_is_called_as_the_user_says() {
+    let (mut space, up) = space();
+    let base = space.base();
+    let home = base.join("home");
+    for name in ["bin/ssh", "my-ssh"] {
+        let path = base.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, SSH).unwrap();
+        std::process::Command::new("chmod").arg("755").arg(&path).status().unwrap();
+    }
+    let path = std::env::var("PATH").unwrap();
+    space.env("PATH", format!("{}:{path}", base.join("bin").display()));
+    let calls = || std::mem::take(&mut std::fs::read_to_string(home.join("calls")).unwrap_or_default());
+    for url in [format!("ssh://me@h{}", up.dir().display()), format!("me@h:{}", up.dir().display())] {
+        asks(&space, &url, "main");
+        space.builds(&[]);
+        assert_eq!(placed(&space), "three");
+        assert!(
+            calls().lines().all(|call| call.contains("-o BatchMode=yes") && call.contains("me@h")),
+            "{}",
+            calls()
+        );
+        assert!(pin(&space, &url)["commit"].as_str() == Some(&up.head()));
+    }
+    // By the user's settings, or the environment.
+    std::fs::remove_file(home.join("calls")).unwrap();
+    let own = base.join("my-ssh").display().to_string();
+    std::fs::write(home.join(".gitconfig"), format!("[core]\n\tsshCommand = {own}\n")).unwrap();
+    let check = |space: &Space| {
+        let output = space.run(&["lock", "--update"]);
+        assert_eq!(output.code, Some(0), "{output}");
+        let calls = calls();
+        assert!(
+            !calls.is_empty() && calls.lines().all(|c| c.starts_with(&own) && !c.contains("BatchMode")),
+            "{calls}"
+        );
+        std::fs::remove_file(home.join("calls")).unwrap();
+    };
+    check(&space);
+    std::fs::remove_file(home.join(".gitconfig")).unwrap();
+    space.env("GIT_SSH_COMMAND", &own);
+    check(&space);
 }
 
 #[test]

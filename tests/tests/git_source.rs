@@ -10,7 +10,9 @@ use mosbuild_tests::{Output, Space, cause};
 
 /// A target of one source, as a tree in dist/.
 fn target(name: &str, url: &str, rev: &str) -> String {
-    format!("  {name}: {{ rule: files, install: [{{ from: {{ git: \"{url}\", rev: \"{rev}\" }}, to: / }}] }}\n")
+    format!(
+        "  {name}: {{ rule: files, install: [{{ from: {{ git: \"{url}\", rev: \"{rev}\" }}, to: / }}] }}\n"
+    )
 }
 
 /// A workspace with these targets, placed as NAME.tar, and beside it a repository with a branch, a commit after another, and tags.
@@ -165,7 +167,16 @@ fn what_is_no_repository_or_rev_is_said_at_load() {
             assert_eq!(output.code, Some(2), "{name} {source}: {output}");
             output.says(says).says("mosbuild.yaml:4:");
             let column = rule.find(field).unwrap();
-            let told: usize = output.stderr.split("mosbuild.yaml:4:").nth(1).unwrap().lines().next().unwrap().parse().unwrap();
+            let told: usize = output
+                .stderr
+                .split("mosbuild.yaml:4:")
+                .nth(1)
+                .unwrap()
+                .lines()
+                .next()
+                .unwrap()
+                .parse()
+                .unwrap();
             assert!(told > column && told <= column + 8, "{name} {source}: {output}");
         }
     }
@@ -185,7 +196,10 @@ fn the_tree_is_what_the_commit_has_and_nothing_of_the_host() {
     std::os::unix::fs::symlink("../../outside", up.dir().join("link")).unwrap();
     up.commit("odd");
     // A later commit does not change what was stored; it changes what a checkout makes of it.
-    up.write(".gitattributes", "*.txt text eol=crlf\nrun.sh ident export-subst text eol=lf\nempty export-ignore\n");
+    up.write(
+        ".gitattributes",
+        "*.txt text eol=crlf\nrun.sh ident export-subst text eol=lf\nempty export-ignore\n",
+    );
     up.git(&["add", ".gitattributes"]);
     up.git(&["commit", "--quiet", "-m", "attributes"]);
     std::fs::write(
@@ -218,7 +232,7 @@ fn names_are_bytes() {
     let mut tar = std::process::Command::new("tar");
     let listed = tar.args(["--quoting-style=escape", "-tvf"]).arg(space.path("dist/a.tar")).output().unwrap();
     let listed = String::from_utf8(listed.stdout).unwrap();
-    for name in [" a\\ b/\"q\"\\n\\t\n", " odd-\\377\\351-name\n", " link -> odd-\\377\\351-name\n"] {
+    for name in [" a b/\"q\"\\n\\t\n", " odd-\\377\\351-name\n", " link -> odd-\\377\\351-name\n"] {
         assert!(listed.contains(name), "{name:?}: {listed}");
     }
     assert!(odd_name().as_os_str().as_bytes().contains(&0xff));
@@ -337,7 +351,8 @@ fn a_submodule_that_cannot_be_had_is_named() {
 #[test]
 fn pointers_of_lfs_are_told() {
     let (space, up) = space(&[("a", "main")]);
-    let pointer = format!("version https://git-lfs.example.org/spec/v1\noid sha256:{}\nsize 5\n", "0".repeat(64));
+    let pointer =
+        format!("version https://git-lfs.example.org/spec/v1\noid sha256:{}\nsize 5\n", "0".repeat(64));
     up.write("big.bin", &pointer);
     up.commit("not yet");
     let output = space.builds(&[]);
@@ -413,12 +428,14 @@ fn a_commit_that_is_gone() {
     up.prune();
     // The store has it; who does not have the store, is told.
     space.builds(&["--force", "a", "--locked"]);
-    let other = space.beside("other", &space.read("mosbuild.yaml").replacen("mosbuild: 1\nproject: test\n", "", 1));
+    let other =
+        space.beside("other", &space.read("mosbuild.yaml").replacen("mosbuild: 1\nproject: test\n", "", 1));
     let other = other.with_store("empty");
     other.write("mosbuild.lock", space.read("mosbuild.lock"));
     let output = other.build(&["--locked"]);
     assert_eq!(output.code, Some(4), "{output}");
-    output.says(&format!("does not have commit {gone}, or not any more; branch main is at {} now", up.head()));
+    output
+        .says(&format!("does not have commit {gone}, or not any more; branch main is at {} now", up.head()));
     output.says("mosbuild lock --update");
     ok(&other, &["lock", "--update", "a"]);
     other.builds(&["--locked"]);
@@ -431,7 +448,11 @@ fn a_lock_that_says_something_else_is_not_believed() {
     let lock = space.read("mosbuild.lock");
     let field = |name: &str| lock.lines().find(|l| l.starts_with(&format!("{name} = "))).unwrap().to_owned();
     for (line, with, says) in [
-        (field("tree"), format!("tree = \"{}\"", "0".repeat(64)), "makes another tree than mosbuild.lock has"),
+        (
+            field("tree"),
+            format!("tree = \"{}\"", "0".repeat(64)),
+            "makes another tree than mosbuild.lock has",
+        ),
         (field("tree"), "tree = \"x\"".into(), "no whole commit and tree"),
         (field("commit"), "commit = \"--upload-pack=x\"".into(), "no whole commit and tree"),
         (field("commit"), "commit = \"main\"".into(), "no whole commit and tree"),
@@ -484,7 +505,10 @@ fn offline_no_server_is_asked() {
     // A mirror on this machine is no network.
     let mirrored = space.read("mosbuild.yaml").replace(
         "targets:",
-        &format!("mirrors: [{{ from: \"http://127.0.0.1:9/\", to: [\"file://{}\"] }}]\ntargets:", space.base().display()),
+        &format!(
+            "mirrors: [{{ from: \"http://127.0.0.1:9/\", to: [\"file://{}\"] }}]\ntargets:",
+            space.base().display()
+        ),
     );
     space.write("mosbuild.yaml", mirrored);
     space.builds(&["--offline"]);

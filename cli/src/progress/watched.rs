@@ -58,7 +58,7 @@ impl Sink for Watched {
             Event::RunStarted { .. } => {
                 self.started.get_or_init(Instant::now);
             }
-            Event::StepStarted { .. } => interrupt::hand_over(),
+            Event::StepStarted { .. } | Event::LockStarted { .. } => interrupt::hand_over(),
             Event::TargetFinished { outcome, .. } => {
                 let counter = match outcome {
                     Outcome::Ran => Some(&self.built),

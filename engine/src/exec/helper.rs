@@ -220,7 +220,10 @@ mod tests {
         let (end, out, said) =
             run("printf 'a\\0b'; printf '1%%\\r2%%\\rdone\\n\\nlast' >&2; exit 3", &|| false, None);
         assert!(matches!(end, HelperEnd::Exit(status) if status.code() == Some(3)), "{end:?}");
-        assert_eq!((&out[..], said), (&b"a\0b"[..], ["~1%", "~2%", "done", "last"].map(str::to_owned).into()));
+        assert_eq!(
+            (&out[..], said),
+            (&b"a\0b"[..], ["~1%", "~2%", "done", "last"].map(str::to_owned).into())
+        );
     }
 
     #[test]
@@ -284,8 +287,12 @@ mod tests {
 
     #[test]
     fn a_program_that_is_not_there() {
-        let helper =
-            Helper { command: Command::new("/no/such/program"), cancelled: &|| false, silence: None, most: 1 };
+        let helper = Helper {
+            command: Command::new("/no/such/program"),
+            cancelled: &|| false,
+            silence: None,
+            most: 1,
+        };
         assert_eq!(helper.run(&mut |_| {}).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

@@ -130,7 +130,10 @@ mod tests {
         );
         assert_eq!(places("https://h.evil/x", &mirrors), ["https://h.evil/x"]);
         let host = [mirror("git@h:", &["file:///srv", "https://h/"])];
-        assert_eq!(places("git@h:a/b.git", &host), ["file:///srv/a/b.git", "https://h/a/b.git", "git@h:a/b.git"]);
+        assert_eq!(
+            places("git@h:a/b.git", &host),
+            ["file:///srv/a/b.git", "https://h/a/b.git", "git@h:a/b.git"]
+        );
         let itself = [mirror("https://h/", &["https://h/"])];
         assert_eq!(places("https://h/x", &itself), ["https://h/x"]);
     }

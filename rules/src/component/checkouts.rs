@@ -102,11 +102,7 @@ fn track(
 }
 
 /// cargo writes manifests anew, from those of the checkout: these must be the commit's, however their lines end.
-fn same_manifests(
-    git: &Git<'_>,
-    root: &Path,
-    tracked: &BTreeMap<PathBuf, Tracked>,
-) -> Result<(), StepError> {
+fn same_manifests(git: &Git<'_>, root: &Path, tracked: &BTreeMap<PathBuf, Tracked>) -> Result<(), StepError> {
     let manifest = |path: &Path| path.file_name().is_some_and(|name| name == "Cargo.toml");
     let manifests = tracked.iter().filter(|(path, t)| manifest(path) && matches!(t.kind, Kind::File { .. }));
     contents(git, manifests.map(|(path, tracked)| (path.clone(), tracked)).collect(), &mut |path, right| {
@@ -118,9 +114,7 @@ fn same_manifests(
             return Ok(());
         }
         let text = format!("{} is not what its commit has", file.display());
-        Err(StepError::new(text)
-            .help(format!("remove {}: cargo makes it anew", root.display()))
-            .exit(4))
+        Err(StepError::new(text).help(format!("remove {}: cargo makes it anew", root.display())).exit(4))
     })
 }
 

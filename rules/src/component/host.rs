@@ -204,7 +204,8 @@ mod tests {
             mirror("https://o/x.git", &["file:///y.git"]),
             mirror("none", &[]),
         ];
-        let text = |round| detour(&mirrors, round).into_iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>();
+        let text =
+            |round| detour(&mirrors, round).into_iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>();
         assert_eq!(
             text(0),
             ["url.file:///srv/.insteadOf=https://h/", "url.file:///y.git.insteadOf=https://o/x.git"]

@@ -30,10 +30,10 @@ use mosbuild_formats::git::is_object;
 
 use super::GitSource;
 use crate::steps::{locked, made, tree_output};
-use places::each_place;
-use repository::Repository;
 pub use objects::{each_blob, entries};
+use places::each_place;
 pub use program::{Configured, Git};
+use repository::Repository;
 pub use url::{name, rev_fault, url_fault};
 
 /// Digits of a commit's name that are the fact `rev`.
@@ -83,7 +83,8 @@ impl Builtin for FetchGit {
             let mut pin = Pin::of([("commit", found.object.clone())]);
             pin.fields.extend(found.name.clone().map(|name| ("ref".to_owned(), name)));
             // The branch is where it was: what the lock has of it is right, if the store has it.
-            let known = previous.filter(|pin| pin.field("commit") == found.object).map(|pin| pin.field("tree"));
+            let known =
+                previous.filter(|pin| pin.field("commit") == found.object).map(|pin| pin.field("tree"));
             if let Some(known) = known
                 && let Ok(digest) = known.parse::<Digest>()
                 && tree::from_store(cx.store, &digest).is_some()

@@ -109,7 +109,9 @@ fn show_all(
             Header::Object { class, .. } => {
                 return Err(StepError::new(format!("object {blob} is no file but a {class}")).exit(4));
             }
-            Header::Missing => return Err(StepError::new(format!("object {blob} did not come along")).exit(4)),
+            Header::Missing => {
+                return Err(StepError::new(format!("object {blob} did not come along")).exit(4));
+            }
         };
         let mut content = out.take(size);
         show(blob, size, &mut content)?;

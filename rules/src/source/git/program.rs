@@ -73,7 +73,12 @@ impl Configured {
     /// Asks git.
     pub fn ask() -> Configured {
         let mut command = Command::new("git");
-        command.args(["config", "--null", "--get-regexp", r"^(core\.sshcommand|http\.(.*\.)?lowspeed(limit|time))$"]);
+        command.args([
+            "config",
+            "--null",
+            "--get-regexp",
+            r"^(core\.sshcommand|http\.(.*\.)?lowspeed(limit|time))$",
+        ]);
         // Where no repository is, whose settings are not meant.
         command.current_dir("/").stdin(Stdio::null()).stderr(Stdio::null());
         OF_A_REPOSITORY.iter().for_each(|name| {
@@ -83,7 +88,11 @@ impl Configured {
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let names = text.split('\0').filter_map(|record| record.lines().next());
         let (ssh, slow): (Vec<&str>, Vec<&str>) = names.partition(|name| *name == "core.sshcommand");
-        Configured { installed: true, ssh: !ssh.is_empty(), slow: slow.into_iter().map(str::to_owned).collect() }
+        Configured {
+            installed: true,
+            ssh: !ssh.is_empty(),
+            slow: slow.into_iter().map(str::to_owned).collect(),
+        }
     }
 
     /// The environment of git, or of a program that calls git: nothing is asked on a terminal, and no other repository is meant.
@@ -135,7 +144,9 @@ impl<'a> Git<'a> {
         command.current_dir(&self.cx.scratch);
         match dir {
             Some(dir) => command.env("GIT_DIR", dir),
-            None => command.env("GIT_CEILING_DIRECTORIES", self.cx.scratch.parent().unwrap_or(Path::new("/"))),
+            None => {
+                command.env("GIT_CEILING_DIRECTORIES", self.cx.scratch.parent().unwrap_or(Path::new("/")))
+            }
         };
         command
     }
@@ -170,8 +181,7 @@ impl<'a> Git<'a> {
     }
 
     fn once(&self, command: Command, place: &str) -> Result<Result<Vec<u8>, Said>, StepError> {
-        let helper =
-            Helper { command, cancelled: self.cx.cancelled, silence: Some(SILENCE), most: LIST_MAX };
+        let helper = Helper { command, cancelled: self.cx.cancelled, silence: Some(SILENCE), most: LIST_MAX };
         let mut said = Said::default();
         let ended = helper.run(&mut |heard| match heard {
             Heard::Line(line) => {
@@ -297,8 +307,10 @@ impl Said {
 
     /// The server was asked for a commit by its name, and takes names of refs only, or does not have it.
     pub fn refused_commit(&self) -> bool {
-        self.has(&["Server does not allow request for unadvertised object", "dumb http transport does not support shallow"])
-            || self.unknown_commit()
+        self.has(&[
+            "Server does not allow request for unadvertised object",
+            "dumb http transport does not support shallow",
+        ]) || self.unknown_commit()
     }
 
     /// The server knows no such commit, or does not show it.
@@ -342,7 +354,16 @@ impl Said {
     pub fn reason(&self) -> String {
         let progress = |line: &str| {
             let line = line.strip_prefix("remote: ").unwrap_or(line);
-            let begins = ["From ", " * ", "Enumerating ", "Counting ", "Compressing ", "Total ", "Receiving ", "Resolving "];
+            let begins = [
+                "From ",
+                " * ",
+                "Enumerating ",
+                "Counting ",
+                "Compressing ",
+                "Total ",
+                "Receiving ",
+                "Resolving ",
+            ];
             begins.iter().any(|begin| line.starts_with(begin))
         };
         // What git says of every server that does not speak to it.
@@ -387,8 +408,17 @@ impl Said {
         };
         Trouble {
             reason: self.reason(),
-            absent: self.has(&["not found", "does not appear to be a git repository", "repository not exported"]),
-            unreachable: self.has(&["Could not resolve", "onnect to", "unable to connect", "Connection refused"]),
+            absent: self.has(&[
+                "not found",
+                "does not appear to be a git repository",
+                "repository not exported",
+            ]),
+            unreachable: self.has(&[
+                "Could not resolve",
+                "onnect to",
+                "unable to connect",
+                "Connection refused",
+            ]),
             help: help.map(str::to_owned),
         }
     }
@@ -479,7 +509,10 @@ mod tests {
         assert!(gone.refused_commit() && gone.unknown_commit() && !gone.may_pass());
         let old = said(&["error: Server does not allow request for unadvertised object 1234"]);
         assert!(old.refused_commit() && !old.unknown_commit());
-        assert_eq!(said(&["fatal: Could not read from remote repository."]).reason(), "Could not read from remote repository");
+        assert_eq!(
+            said(&["fatal: Could not read from remote repository."]).reason(),
+            "Could not read from remote repository"
+        );
     }
 
     #[test]

@@ -38,7 +38,8 @@ pub fn choose<'a>(refs: &'a Refs, rev: &str) -> Option<Choice<'a>> {
 
 /// The commits that branches and tags are at and whose names begin so, each once.
 pub fn beginning<'a>(refs: &'a Refs, abbreviated: &str) -> Vec<&'a str> {
-    let mut found: Vec<&str> = refs.all.iter().map(Ref::target).filter(|c| c.starts_with(abbreviated)).collect();
+    let mut found: Vec<&str> =
+        refs.all.iter().map(Ref::target).filter(|c| c.starts_with(abbreviated)).collect();
     found.sort_unstable();
     found.dedup();
     found
@@ -60,7 +61,8 @@ pub fn is_tag(name: &str) -> bool {
 
 /// What to say of a rev that is not there: the nearest name, those that have it in them, and what else there is.
 pub fn near(refs: &Refs, rev: &str) -> Vec<String> {
-    let of = |prefix: &str| -> Vec<&str> { refs.all.iter().filter_map(|r| r.name.strip_prefix(prefix)).collect() };
+    let of =
+        |prefix: &str| -> Vec<&str> { refs.all.iter().filter_map(|r| r.name.strip_prefix(prefix)).collect() };
     let (branches, tags) = (of(HEADS), of(TAGS));
     let wanted = rev.trim_start_matches(HEADS).trim_start_matches(TAGS).to_ascii_lowercase();
     let mut lines = Vec::new();
@@ -147,7 +149,8 @@ mod tests {
 
     #[test]
     fn names_near_one_that_is_not_there() {
-        let refs = refs(&["refs/heads/development", "refs/heads/main", "refs/tags/v0.6.0", "refs/tags/v0.6.1"]);
+        let refs =
+            refs(&["refs/heads/development", "refs/heads/main", "refs/tags/v0.6.0", "refs/tags/v0.6.1"]);
         let lines = near(&refs, "developement");
         assert_eq!(lines[0], "did you mean `development`?");
         assert_eq!(lines[1], "its branches: development, main");

@@ -40,10 +40,16 @@ pub fn resolve(git: &Git<'_>, place: &str, rev: &str) -> Result<Found, Stop> {
     if rev == "HEAD" {
         let refs = listed(git, place, &["--symref", "--", place, "HEAD"])?;
         let Some(head) = refs.get("HEAD") else {
-            return Err(Stop::Lacks(StepError::new(format!("{at} has no default branch: it is empty")).exit(4)));
+            return Err(Stop::Lacks(
+                StepError::new(format!("{at} has no default branch: it is empty")).exit(4),
+            ));
         };
         let name = refs.head.clone();
-        git.say(&format!("{at}: HEAD is {}, {}", name.as_deref().map_or("no branch".into(), told), head.object));
+        git.say(&format!(
+            "{at}: HEAD is {}, {}",
+            name.as_deref().map_or("no branch".into(), told),
+            head.object
+        ));
         return Ok(Found { object: head.object.clone(), name });
     }
     let refs = match rev.starts_with("refs/") {
@@ -74,7 +80,9 @@ pub fn resolve(git: &Git<'_>, place: &str, rev: &str) -> Result<Found, Stop> {
             }
             [] => {
                 let text = format!("{at} has no branch or tag {rev}, and none of their commits begins so");
-                Err(Stop::Lacks(StepError::new(text).help("a commit that is on no branch needs its whole name").exit(4)))
+                Err(Stop::Lacks(
+                    StepError::new(text).help("a commit that is on no branch needs its whole name").exit(4),
+                ))
             }
             several => {
                 let text = format!("{rev} could be each of these commits of {at}: {}", several.join(", "));
@@ -102,7 +110,8 @@ fn commits(git: &Git<'_>, place: &str, abbreviated: &str) -> Result<Vec<String>,
     history.ask(place, &["--filter=tree:0", "--update-shallow"], &ALL)?;
     let found = git.local(&dir, &["rev-parse", &format!("--disambiguate={abbreviated}")])?;
     let found = String::from_utf8_lossy(&found).into_owned();
-    let commit = |object: &&str| history.commit(object).is_ok_and(|commit| commit.as_deref() == Some(*object));
+    let commit =
+        |object: &&str| history.commit(object).is_ok_and(|commit| commit.as_deref() == Some(*object));
     let mut found: Vec<String> = found.lines().filter(commit).map(str::to_owned).collect();
     found.sort();
     std::fs::remove_dir_all(&dir).map_err(StepError::from)?;
@@ -145,14 +154,18 @@ impl<'g> Repository<'g> {
         // A server of the second protocol gives whatever it has; if it does not know the commit, nothing helps.
         if !(refused.unknown_commit() && asks_freely) {
             let depth: &[&str] = if refused.dumb() { &[] } else { &["--depth=1"] };
-            if let Some(tip) = refs.all.iter().find(|r| r.name != "HEAD" && (r.object == object || r.target() == object)) {
+            if let Some(tip) =
+                refs.all.iter().find(|r| r.name != "HEAD" && (r.object == object || r.target() == object))
+            {
                 self.git.say(&format!("{at} gives no bare commit; {} is at it", told(&tip.name)));
                 self.ask(place, depth, &[&tip.name])?;
                 if let Some(commit) = self.commit(object)? {
                     return Ok(commit);
                 }
             }
-            self.git.say(&format!("{at} gives no bare commit, and no ref is at it: fetching all branches and tags"));
+            self.git.say(&format!(
+                "{at} gives no bare commit, and no ref is at it: fetching all branches and tags"
+            ));
             let also = name.filter(|name| refs.get(name).is_some());
             let also = also.map(|name| format!("+{name}:refs/mosbuild/asked"));
             let all: Vec<&str> = ALL.into_iter().chain(also.as_deref()).collect();

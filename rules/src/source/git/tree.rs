@@ -62,7 +62,8 @@ impl Trees<'_> {
             let path = [at.prefix, &found.path].concat();
             match found.kind {
                 Kind::File { executable } => {
-                    let digest = files.get(found.object.as_str()).copied().ok_or_else(|| lost(&found.object))?;
+                    let digest =
+                        files.get(found.object.as_str()).copied().ok_or_else(|| lost(&found.object))?;
                     let mode = if executable { 0o755 } else { 0o644 };
                     self.entries.push((path, mode, Node::File { digest, size: found.size }));
                 }
@@ -111,7 +112,10 @@ impl Trees<'_> {
         }
         let too_long = wanted.iter().find(|(_, (size, _, link))| *link && *size > LONGEST_LINK);
         if let Some((object, _)) = too_long {
-            return Err(StepError::new(format!("object {object} is a link of more than {LONGEST_LINK} bytes")).exit(4));
+            return Err(StepError::new(format!(
+                "object {object} is a link of more than {LONGEST_LINK} bytes"
+            ))
+            .exit(4));
         }
         let (store, cancelled) = (self.git.cx.store, self.git.cx.cancelled);
         let names: Vec<&'e str> = wanted.keys().copied().collect();
@@ -123,7 +127,9 @@ impl Trees<'_> {
                 let Some(name) = next.next() else { return Err(lost("")) };
                 let (told, file, link) = wanted.get(name).copied().unwrap_or_default();
                 if size != told {
-                    return Err(StepError::new(format!("object {name} has {size} bytes and not {told}")).exit(4));
+                    return Err(
+                        StepError::new(format!("object {name} has {size} bytes and not {told}")).exit(4)
+                    );
                 }
                 if size > LARGE && !link {
                     if cancelled() {

@@ -62,7 +62,9 @@ pub fn rev_fault(rev: &str) -> Option<String> {
 
 /// A commit's name cut short, as long as no tag or branch is usually called so.
 pub fn is_abbreviated(rev: &str) -> bool {
-    (7..64).contains(&rev.len()) && !is_object(rev) && rev.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    (7..64).contains(&rev.len())
+        && !is_object(rev)
+        && rev.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// Whether it lies on this machine.
@@ -123,12 +125,14 @@ mod tests {
 
     #[test]
     fn revisions() {
-        for good in ["main", "v0.6.1", "feature/x", "refs/heads/x", "HEAD", "0123456789abcdef", "a@b", "1.0-rc.1"] {
+        for good in
+            ["main", "v0.6.1", "feature/x", "refs/heads/x", "HEAD", "0123456789abcdef", "a@b", "1.0-rc.1"]
+        {
             assert_eq!(rev_fault(good), None, "{good}");
         }
         for bad in [
-            "", "-x", "a b", "a..b", "a~1", "a^", "a:b", "a?", "*", "a//b", "/a", "a/", ".a", "a/.b", "a.lock", "a@{1}", "@",
-            "a.", "a\n",
+            "", "-x", "a b", "a..b", "a~1", "a^", "a:b", "a?", "*", "a//b", "/a", "a/", ".a", "a/.b",
+            "a.lock", "a@{1}", "@", "a.", "a\n",
         ] {
             assert!(rev_fault(bad).is_some(), "{bad:?}");
         }
