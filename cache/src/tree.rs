@@ -243,7 +243,8 @@ impl Tree {
         Digest::of(&self.encode())
     }
 
-    /// The canonical bytes: magic, count, then each entry in order, all numbers little-endian.
+    /// The canonical bytes: magic, count, then each entry in order, all numbers little-endian. Their digest stands in
+    /// people's mosbuild.lock, for trees of commits: with another encoding those are to be locked anew.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(16 + self.entries.len() * 100);
         out.extend_from_slice(MAGIC);

@@ -21,10 +21,15 @@ pub struct Repository {
 impl Repository {
     /// A new one, on branch `main`.
     pub fn new(dir: &Path) -> Repository {
+        Repository::of_format(dir, "sha1")
+    }
+
+    /// The same, with objects named by `sha1` or `sha256`.
+    pub fn of_format(dir: &Path, format: &str) -> Repository {
         need("git", "git");
         std::fs::create_dir_all(dir).unwrap();
         let repository = Repository { dir: dir.to_owned() };
-        repository.git(&["init", "--quiet", "--initial-branch=main"]);
+        repository.git(&["init", "--quiet", "--initial-branch=main", &format!("--object-format={format}")]);
         repository
     }
 

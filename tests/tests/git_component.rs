@@ -14,8 +14,6 @@ struct Forge {
     space: Space,
     /// The component: a workspace of two crates.
     app: Repository,
-    /// Two crates with one version, inherited from their workspace, and a submodule.
-    two: Repository,
 }
 
 /// `base` is where the component finds its dependencies.
@@ -26,6 +24,7 @@ fn forge(base: impl Fn(&Path) -> String) -> Forge {
     let part = Repository::new(&srv.join("part"));
     part.commit_file("part.rs", "pub const PART: u32 = 40;\n");
 
+    // Two crates with one version, inherited from their workspace, and a submodule.
     let two = Repository::new(&srv.join("two"));
     two.write(
         "Cargo.toml",
@@ -105,7 +104,7 @@ fn forge(base: impl Fn(&Path) -> String) -> Forge {
     .concat();
     app.write("Cargo.lock", lock);
     app.commit("app");
-    let forge = Forge { space, app, two };
+    let forge = Forge { space, app };
     forge.space.yaml(&forge.yaml());
     forge
 }

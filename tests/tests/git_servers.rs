@@ -242,7 +242,7 @@ fn ssh_asks_nothing_and_is_called_as_the_user_says() {
     }
     let path = std::env::var("PATH").unwrap();
     space.env("PATH", format!("{}:{path}", base.join("bin").display()));
-    let calls = || std::mem::take(&mut std::fs::read_to_string(home.join("calls")).unwrap_or_default());
+    let calls = || std::fs::read_to_string(home.join("calls")).unwrap_or_default();
     for url in [format!("ssh://me@h{}", up.dir().display()), format!("me@h:{}", up.dir().display())] {
         asks(&space, &url, "main");
         space.builds(&[]);

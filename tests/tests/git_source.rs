@@ -108,6 +108,20 @@ fn branches_tags_and_commits() {
 }
 
 #[test]
+fn objects_may_be_named_by_sha256() {
+    let space = Space::new("");
+    let up = Repository::of_format(&space.base().join("up"), "sha256");
+    let first = up.commit_file("f", "one");
+    let second = up.commit_file("f", "two");
+    up.commit_file("f", "three");
+    yaml(&space, &up.url(), &[("a", "main"), ("b", &first), ("c", &second[..20])]);
+    space.builds(&[]);
+    let contents = ["a", "b", "c"].map(|name| placed(&space, name));
+    assert_eq!(contents, ["three", "one", "two"]);
+    assert_eq!(pin(&space, &second[..20])["commit"].as_str(), Some(&second[..]));
+}
+
+#[test]
 fn of_a_tag_and_a_branch_with_one_name_it_is_the_tag() {
     let (space, up) = space(&[("a", "x"), ("b", "refs/heads/x")]);
     up.git(&["branch", "x", "main"]);

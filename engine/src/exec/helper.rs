@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process_group, set_parent_process_death_signal, setsid};
 
+use super::orphans;
+
 /// How often cancellation and silence are looked at.
 const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
 /// How long output may come after the end of the program: of what it left running, which may go on.
@@ -57,12 +59,16 @@ impl Helper<'_> {
     pub fn run(mut self, heard: &mut dyn FnMut(Heard<'_>)) -> io::Result<(HelperEnd, Vec<u8>)> {
         self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         own_session(&mut self.command);
-        let mut child = self.command.spawn()?;
+        // So that it is not taken for something that a step left behind.
+        let (_registered, mut child) = orphans::register(false, || {
+            let child = self.command.spawn()?;
+            Ok::<_, io::Error>((child.id().cast_signed(), child))
+        })?;
         let mut out = Vec::new();
         let end = self.attend(&mut child, &mut out, heard);
         if !matches!(end, Ok(HelperEnd::Exit(status)) if status.success()) {
             // What a success leaves running, a credential cache for instance, is the user's.
-            if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+            if let Some(group) = Pid::from_raw(child.id().cast_signed()) {
                 let _ = kill_process_group(group, Signal::KILL);
             }
             child.wait()?;
@@ -108,18 +114,15 @@ impl Helper<'_> {
             if ended.is_none() {
                 ended = child.try_wait()?.map(|status| (status, Instant::now()));
             }
-            match ended {
-                Some((status, since)) => {
-                    if stdout.is_none() && stderr.is_none() || since.elapsed() > AFTERWARDS {
-                        lines.end(heard);
-                        return Ok(HelperEnd::Exit(status));
-                    }
-                }
-                None if self.silence.is_some_and(|most| spoke.elapsed() > most) => {
-                    lines.end(heard);
-                    return Ok(HelperEnd::Silent);
-                }
-                None => {}
+            if let Some((status, since)) = ended
+                && (stdout.is_none() && stderr.is_none() || since.elapsed() > AFTERWARDS)
+            {
+                lines.end(heard);
+                return Ok(HelperEnd::Exit(status));
+            }
+            if ended.is_none() && self.silence.is_some_and(|most| spoke.elapsed() > most) {
+                lines.end(heard);
+                return Ok(HelperEnd::Silent);
             }
         }
     }

@@ -32,6 +32,9 @@ struct Tracked {
     kind: Kind,
 }
 
+/// Takes a file's path and what its commit has there.
+type Show<'a> = dyn FnMut(&Path, &[u8]) -> Result<(), StepError> + 'a;
+
 /// Makes the vendored files of every git dependency those of its commit: `metadata` is cargo's, `crates` where they were
 /// vendored to as `NAME-VERSION`. Without a git program they are taken as cargo gave them.
 pub fn restore(cx: &BuiltinCx<'_>, metadata: &Json, crates: &Path) -> Result<(), StepError> {
@@ -161,11 +164,7 @@ fn restore_one(
 }
 
 /// Shows the content that each file has in its commit.
-fn contents(
-    git: &Git<'_>,
-    files: Vec<(PathBuf, &Tracked)>,
-    show: &mut dyn FnMut(&Path, &[u8]) -> Result<(), StepError>,
-) -> Result<(), StepError> {
+fn contents(git: &Git<'_>, files: Vec<(PathBuf, &Tracked)>, show: &mut Show<'_>) -> Result<(), StepError> {
     let mut by_repository: BTreeMap<&Path, Vec<(&str, &Path)>> = BTreeMap::new();
     for (file, tracked) in &files {
         by_repository.entry(&tracked.repository).or_default().push((&tracked.object, file));

@@ -15,6 +15,9 @@ const PATHS_MAX: usize = 1 << 30;
 /// Longest record of a list: a path and what stands before it.
 const RECORD_MAX: u64 = 1 << 16;
 
+/// Takes a blob: its name, its size, its bytes.
+pub type Show<'a> = dyn FnMut(&str, u64, &mut dyn Read) -> Result<(), StepError> + 'a;
+
 /// The entries of a commit's tree and all below it, each with a path that may be written.
 pub fn entries(git: &Git<'_>, dir: &Path, commit: &str) -> Result<Vec<Entry>, StepError> {
     let limits = Options::default();
@@ -55,12 +58,7 @@ pub fn entries(git: &Git<'_>, dir: &Path, commit: &str) -> Result<Vec<Entry>, St
 }
 
 /// Shows the content of each blob, in order; what is not read of it is passed over.
-pub fn each_blob(
-    git: &Git<'_>,
-    dir: &Path,
-    blobs: &[&str],
-    show: &mut dyn FnMut(&str, u64, &mut dyn Read) -> Result<(), StepError>,
-) -> Result<(), StepError> {
+pub fn each_blob(git: &Git<'_>, dir: &Path, blobs: &[&str], show: &mut Show<'_>) -> Result<(), StepError> {
     if blobs.is_empty() {
         return Ok(());
     }
@@ -92,11 +90,7 @@ pub fn each_blob(
     reading.finish()
 }
 
-fn show_all(
-    out: &mut impl BufRead,
-    blobs: &[&str],
-    show: &mut dyn FnMut(&str, u64, &mut dyn Read) -> Result<(), StepError>,
-) -> Result<(), StepError> {
+fn show_all(out: &mut impl BufRead, blobs: &[&str], show: &mut Show<'_>) -> Result<(), StepError> {
     let mut line = Vec::new();
     for blob in blobs {
         line.clear();

@@ -71,7 +71,8 @@ pub fn resolve(git: &Git<'_>, place: &str, rev: &str) -> Result<Found, Stop> {
         let mut found: Vec<String> = beginning(&refs, rev).into_iter().map(str::to_owned).collect();
         if found.is_empty() {
             git.say(&format!("{at}: no branch or tag is at a commit {rev}…; looking through all commits"));
-            found = commits(git, place, rev)?;
+            let digits = refs.all.first().map_or(40, |r| r.object.len());
+            found = commits(git, place, rev, digits)?;
         }
         return match &found[..] {
             [one] => {
@@ -104,9 +105,9 @@ fn listed(git: &Git<'_>, place: &str, args: &[&str]) -> Result<Refs, Stop> {
 }
 
 /// The commits on any branch or tag whose names begin so. Without their files, where the server can leave them out.
-fn commits(git: &Git<'_>, place: &str, abbreviated: &str) -> Result<Vec<String>, Stop> {
+fn commits(git: &Git<'_>, place: &str, abbreviated: &str, digits: usize) -> Result<Vec<String>, Stop> {
     let dir = git.cx.scratch.join("history");
-    let history = Repository::init(git, &dir, 40)?;
+    let history = Repository::init(git, &dir, digits)?;
     history.ask(place, &["--filter=tree:0", "--update-shallow"], &ALL)?;
     let found = git.local(&dir, &["rev-parse", &format!("--disambiguate={abbreviated}")])?;
     let found = String::from_utf8_lossy(&found).into_owned();

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use mosbuild_cache::{Digest, Node, Store, Tree, TreePath};
 use mosbuild_engine::action::StepError;
 use mosbuild_engine::fetch::shown;
+
 use mosbuild_formats::git::{Entry, Kind, LFS_POINTER_MAX, Submodule, is_lfs_pointer, relative_url};
+use rayon::prelude::*;
 
 use super::objects;
 use super::places::{Stop, each_place};
@@ -213,7 +215,7 @@ pub fn from_store(store: &Store, digest: &Digest) -> Option<Tree> {
         Node::File { digest, .. } => store.contains(digest),
         _ => true,
     };
-    tree.iter().all(|e| there(&e.node)).then_some(tree)
+    tree.entries().par_iter().all(|e| there(&e.node)).then_some(tree)
 }
 
 /// Paths of files that are pointers of Git LFS, in a tree whose attributes name it.
