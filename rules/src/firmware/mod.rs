@@ -46,7 +46,7 @@ const CHAIN: usize = 32;
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Firmware {
-    /// linux-firmware, or a folder of firmware: `{url}` or `{path}`, a tarball or a folder.
+    /// linux-firmware, or a folder of firmware: `{url}`, `{git, rev}` or `{path}`, a tarball or a folder.
     source: Source,
     /// Trees that hold lib/modules/VERSION: a target of rule modules, or `linux:modules`.
     #[serde(default, rename = "for")]
@@ -189,9 +189,10 @@ impl Firmware {
     /// The version, if the name of the source tells it.
     fn version(&self) -> Option<String> {
         let name = match &self.source {
+            Source::Git(source) if source.rev.len() < 40 => &source.rev,
             Source::Url(source) => source.url.rsplit('/').next()?.split(['?', '#']).next()?,
             Source::Path(source) => Path::new(&source.path).file_name()?.to_str()?,
-            _ => return None,
+            Source::Git(_) | Source::Crate(_) => return None,
         };
         version_in(name)
     }
@@ -209,7 +210,11 @@ impl Firmware {
         match self.source.fault() {
             Some((name, message)) => fault(field!["source", name], message, None),
             None if matches!(self.source, Source::Crate(_)) => {
-                fault(field!["source"], "firmware is no crate".into(), Some("write {url: …} or {path: …}"));
+                fault(
+                    field!["source"],
+                    "firmware is no crate".into(),
+                    Some("write {url: …}, {git: …, rev: …} or {path: …}"),
+                );
             }
             None => {}
         }
