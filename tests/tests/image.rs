@@ -90,9 +90,9 @@ fn what_cannot_be_installed_is_said_before_anything_runs() {
         ("{ node: /d, type: char, major: 5000, minor: 1 }", "5000", "expected 0 to 4095"),
         ("{ node: /d, type: fifo, major: 5, minor: 1 }", "fifo", "expected `char` or `block`"),
         (
-            "{ from: { svn: x, rev: y }, to: /x }",
+            "{ from: { svn: x, at: y }, to: /x }",
             "{ svn",
-            "a string, `{git, rev}`, `{crate, version}`, `{url}` or `{path}`, found `{svn, rev}`",
+            "a string, `{git, rev}`, `{crate, version}`, `{url}` or `{path}`, found `{svn, at}`",
         ),
         ("{ from: { path: f, rev: y }, to: /x }", "rev", "unknown field `rev`"),
         ("{ from: { crate: a/b, version: 1 }, to: /x }", "a/b", "is no name of a crate"),
