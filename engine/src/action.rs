@@ -11,6 +11,7 @@ use mosbuild_cache::{Digest, Output, Store, Tree};
 use serde::{Deserialize, Serialize};
 
 use crate::fetch::{Fetched, Fetcher, Request, Watch};
+use crate::item::Services;
 use crate::lockfile::{Pin, Update};
 
 /// One unit of work of a target: it has one key, one result and one log.
@@ -217,6 +218,11 @@ pub trait Builtin: Send + Sync {
     fn asks_in_a_root(&self) -> bool {
         false
     }
+    /// Host tools that it runs ([`BuiltinCx::run_tool`]): what they are is in the key, and one that is missing is said
+    /// before anything runs.
+    fn tools(&self) -> &'static [&'static str] {
+        &[]
+    }
     /// Finds the pin of the step's source: what it stands for now. Only for steps with `Step::pin`; may use the network.
     fn lock(&self, _cx: &BuiltinCx<'_>, _locking: &Locking<'_>) -> Result<Pin, StepError> {
         Err(StepError::new(format!("{} has nothing to lock; this is a fault of mosbuild", self.name())))
@@ -364,6 +370,9 @@ pub struct BuiltinCx<'a> {
     pub fetcher: &'a Fetcher,
     /// Receives the progress of downloads: URL, bytes so far, bytes in all where known.
     pub progress: &'a (dyn Fn(&str, u64, Option<u64>) + Sync),
+    /// Pieces of work with results of their own, host tools, and what was built before: by way of [`BuiltinCx::batch`]
+    /// and the methods beside it.
+    pub services: &'a dyn Services,
 }
 
 impl Watch for BuiltinCx<'_> {

@@ -102,6 +102,22 @@ pub enum Event {
         /// The line, without its end.
         line: String,
     },
+    /// A builtin did a piece of its work that has a result of its own: one file stripped, say. Nothing is told of
+    /// those whose result was known.
+    ItemFinished {
+        /// Target.
+        target: String,
+        /// Step.
+        step: String,
+        /// What was done: `strip`.
+        work: &'static str,
+        /// What it was done to: a path in the image. Of several files of equal content the first.
+        item: String,
+        /// Key, hex.
+        key: String,
+        /// Wall time in milliseconds.
+        millis: u64,
+    },
     /// A step ended.
     StepFinished {
         /// Target.

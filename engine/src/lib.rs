@@ -8,6 +8,7 @@ pub mod exec;
 pub mod fetch;
 pub mod framed;
 pub mod inputs;
+pub mod item;
 pub mod load;
 pub mod lockfile;
 pub mod memory;

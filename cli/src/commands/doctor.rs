@@ -117,6 +117,10 @@ fn needs(session: &Session, graph: &StepGraph) -> Needs {
                 for program in work.programs() {
                     needs.programs.entry(program).or_default().insert(target.clone());
                 }
+                for tool in work.tools() {
+                    needs.tools.entry((*tool).to_owned()).or_default().insert(target.clone());
+                    needs.sandboxed.insert(target.clone());
+                }
                 continue;
             }
         };

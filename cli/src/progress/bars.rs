@@ -143,6 +143,12 @@ impl Model {
                     running.line.clone_from(line);
                 }
             }
+            Event::ItemFinished { target, step, item, .. } => {
+                let running = self.running.iter_mut().find(|r| r.target == *target && r.step == *step);
+                if let Some(running) = running {
+                    running.line.clone_from(item);
+                }
+            }
             Event::Download { target, step, url, done, total } => {
                 let running = self.running.iter_mut().find(|r| r.target == *target && r.step == *step);
                 if let Some(running) = running {

@@ -63,6 +63,7 @@ impl Sink for JsonLines {
             event,
             Event::StepHit { .. }
                 | Event::StepOutput { .. }
+                | Event::ItemFinished { .. }
                 | Event::TargetFinished { .. }
                 | Event::Download { .. }
         );

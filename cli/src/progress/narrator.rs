@@ -48,6 +48,10 @@ impl Narrator {
                 let why = if why.is_empty() { String::new() } else { format!("  ({why})") };
                 Some(format!("{}  {target}:{step}{why}", Paint::Dim.on(self.color, "running")))
             }
+            Event::ItemFinished { target, step, work, item, millis, .. } if self.verbosity > 0 => {
+                let word = Paint::Dim.on(self.color, &format!("{work:7}"));
+                Some(format!("{word}  {target}:{step}  {}  {}", clean_line(item), duration(*millis)))
+            }
             Event::LockStarted { target, step, id } if self.verbosity > 0 => {
                 Some(format!("{}  {target}:{step}  ({id})", Paint::Dim.on(self.color, "locking")))
             }
@@ -195,6 +199,20 @@ pub(super) mod tests {
         let line = Event::StepOutput { target: "t".into(), step: "s".into(), line: "a\tb".into() };
         assert_eq!(narrator(0, false).tell(&line), None);
         assert_eq!(narrator(1, false).tell(&line).unwrap(), "t:s| a b");
+    }
+
+    #[test]
+    fn pieces_of_work_are_told_when_verbose() {
+        let event = Event::ItemFinished {
+            target: "rootfs".into(),
+            step: "strip".into(),
+            work: "strip",
+            item: "usr/bin/a".into(),
+            key: "00".into(),
+            millis: 120,
+        };
+        assert_eq!(narrator(0, false).tell(&event), None);
+        assert_eq!(narrator(1, false).tell(&event).unwrap(), "strip    rootfs:strip  usr/bin/a  0.1 s");
     }
 
     #[test]

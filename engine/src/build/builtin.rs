@@ -80,6 +80,7 @@ fn with<T>(
         pin: job.pin.as_ref(),
         fetcher: &job.prepared.fetcher,
         progress: &|url, done, total| job.download(url, done, total),
+        services: job,
     };
     let made = act(&cx);
     drop(cx);

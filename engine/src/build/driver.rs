@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::locking::{Standing, Wanted};
 use super::place;
 use super::verdict::Note;
-use super::worker::{self, Attempt, Job, Purpose};
+use super::worker::{self, Attempt, Before, Job, Purpose};
 use super::{BuildError, BuildOptions, Goal, Prepared, Report, Resolved, Workspace};
 use crate::events::{EVENTS_SCHEMA, Event, Sink};
 use crate::lockfile::Pin;
@@ -420,6 +420,8 @@ impl<'a> Driver<'a> {
             local: self.is_local(ix),
             fresh_only: !matches!(self.notes[ix as usize].reason, Reason::New | Reason::KeyChanged),
             keep: !self.options.no_cache,
+            anew: matches!(self.notes[ix as usize].reason, Reason::Forced),
+            before: self.before(ix),
             log_dir: Runs::of(&self.workspace.dirs.state).dir(&self.run).join("logs"),
         };
         let sender = sender.clone();
@@ -430,6 +432,13 @@ impl<'a> Driver<'a> {
             // The receiver lives until every worker has reported.
             let _ = sender.send(Finished { ix: job.ix, attempt, millis });
         });
+    }
+
+    /// The last success of a step.
+    fn before(&self, ix: StepIx) -> Option<Before> {
+        let step = &self.prepared.graph.steps[ix as usize].step.name;
+        let memory = self.workspace.memory.get(self.target_name(ix), step)?;
+        Some(Before { result: memory.result.clone()?, record_run: memory.record_run.clone() })
     }
 
     fn finished(&mut self, finished: Finished) {

@@ -92,6 +92,12 @@ impl Evaluator<'_> {
                 for (name, kind) in b.outputs() {
                     record.text(Part::Output(name), kind_text(kind));
                 }
+                let base = (!b.tools().is_empty()).then_some(crate::tools::BASE);
+                for tool in b.tools().iter().copied().chain(base) {
+                    if let Some(identity) = self.tools.get(tool) {
+                        record.set(Part::Tool(tool.to_owned()), tool_value(identity));
+                    }
+                }
             }
             Work::Command(c) => self.command(&mut record, c, node.step.is_rooted()),
         }
@@ -205,7 +211,7 @@ fn inline(record: &mut ActionRecord, name: &str, tree: &Tree) {
     }
 }
 
-fn kind_text(kind: OutKind) -> &'static str {
+pub(super) fn kind_text(kind: OutKind) -> &'static str {
     match kind {
         OutKind::File => "file",
         OutKind::Tree => "tree",
@@ -221,7 +227,7 @@ fn output_value(output: &Output) -> Value {
     }
 }
 
-fn tool_value(identity: &Identity) -> Value {
+pub(super) fn tool_value(identity: &Identity) -> Value {
     let mut packages = identity.packages.clone();
     if let Some(text) = &identity.text {
         packages.push((format!("{} -vV", identity.tool), text.clone()));

@@ -9,6 +9,7 @@ use super::driver::{Driver, State};
 use super::{Goal, Prepared, Resolved, Site};
 use crate::action::{Builtin, BuiltinCx, Pinned, StepError, Work};
 use crate::events::Event;
+use crate::item::NoServices;
 use crate::load::LoadOptions;
 use crate::lockfile::{Pin, Pins, Update, with_profile};
 use crate::plan::{self, StepGraph, StepIx, StepNode};
@@ -136,6 +137,7 @@ impl Driver<'_> {
             pin: Some(pin),
             fetcher: &self.prepared.fetcher,
             progress: &|_, _, _| {},
+            services: &NoServices,
         };
         match surely || work.fits(&cx, pin)? {
             true => Ok(Some(work.pinned(&cx, pin)?)),

@@ -6,6 +6,7 @@ mod command;
 mod driver;
 mod evaluate;
 mod forecast;
+mod items;
 mod fresh;
 mod layout;
 mod locking;

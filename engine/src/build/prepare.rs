@@ -126,6 +126,8 @@ pub struct Prepared {
     pub warnings: Vec<String>,
     /// Host environment variables that entered keys.
     pub host_env: BTreeSet<String>,
+    /// `.mosbuild`.
+    pub state: PathBuf,
 }
 
 impl Prepared {
@@ -182,12 +184,18 @@ pub fn prepare(
     let mut wanted: Vec<(u32, Input)> = Vec::new();
     let mut tool_names = BTreeSet::new();
     let mut host_env = BTreeSet::new();
-    let (mut sandboxed, mut rooted) = (false, false);
+    let (mut sandboxed, mut rooted, mut bare) = (false, false, false);
     for (node, active) in graph.steps.iter().zip(&active) {
         if *active == Wanted::No {
             continue;
         }
-        rooted |= matches!(&node.step.work, Work::Builtin(b) if b.asks_in_a_root());
+        if let Work::Builtin(b) = &node.step.work {
+            rooted |= b.asks_in_a_root();
+            if *active == Wanted::Run {
+                bare |= !b.tools().is_empty();
+                tool_names.extend(b.tools().iter().map(|t| (*t).to_owned()));
+            }
+        }
         for input in &node.step.inputs {
             if !matches!(input.from, Input::Upstream { .. } | Input::Step { .. }) {
                 wanted.push((node.target, input.from.clone()));
@@ -209,7 +217,7 @@ pub fn prepare(
     wanted.dedup();
     let sources = Sources::collect(&loaded, &wanted, &mut workspace.stat_cache)
         .map_err(|e| BuildError::new(2, e.to_string()))?;
-    let probed = match (rooted, sandboxed) {
+    let probed = match (rooted, sandboxed || bare) {
         (true, _) => crate::exec::probe_root(),
         (false, true) => crate::exec::probe(),
         (false, false) => Ok(()),
@@ -217,7 +225,7 @@ pub fn prepare(
     if let Err(unavailable) = probed {
         let error = BuildError::new(3, format!("steps cannot be sandboxed here: {}", unavailable.reason))
             .help(unavailable.remedy);
-        return Err(match rooted {
+        return Err(match rooted || bare {
             true => error,
             false => error.help("or set `executor: host` on the targets that may run without a sandbox"),
         });
@@ -260,6 +268,7 @@ pub fn prepare(
         tools,
         warnings,
         host_env,
+        state: workspace.dirs.state.clone(),
     })
 }
 

@@ -131,7 +131,7 @@ impl Driver<'_> {
 }
 
 /// A blob that an output needs and the store does not have.
-fn lost_blob(store: &Store, output: &Output) -> Option<Digest> {
+pub(super) fn lost_blob(store: &Store, output: &Output) -> Option<Digest> {
     match output.kind {
         OutputKind::File { .. } => store.blob_path(&output.digest).is_err().then_some(output.digest),
         OutputKind::Tree => match store.get_tree(&output.digest) {

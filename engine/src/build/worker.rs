@@ -48,8 +48,19 @@ pub(super) struct Job {
     pub fresh_only: bool,
     /// Whether the result is stored for other runs.
     pub keep: bool,
+    /// Not even pieces of its work may be taken from earlier runs (forced).
+    pub anew: bool,
+    /// Its last success in this workspace.
+    pub before: Option<Before>,
     /// Where the whole log of a failure is kept.
     pub log_dir: PathBuf,
+}
+
+/// The last success of a step: for texts only.
+pub(super) struct Before {
+    pub result: Arc<ActionResult>,
+    /// The run whose record file has its record.
+    pub record_run: String,
 }
 
 /// What came of it.

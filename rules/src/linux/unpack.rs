@@ -46,6 +46,7 @@ mod tests {
 
     use mosbuild_cache::{Node, Store};
     use mosbuild_engine::fetch::{FetchOptions, Fetcher};
+    use mosbuild_engine::item::NoServices;
 
     use super::*;
 
@@ -61,6 +62,7 @@ mod tests {
             pin: None,
             fetcher: &Fetcher::new(FetchOptions::default()),
             progress: &|_, _, _| {},
+            services: &NoServices,
         };
         Unpack.run(&cx)
     }
