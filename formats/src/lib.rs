@@ -11,6 +11,7 @@ pub mod closure;
 pub mod compress;
 pub mod depmod;
 pub mod git;
+pub mod elf;
 pub mod kconfig;
 mod modindex;
 pub mod modinfo;

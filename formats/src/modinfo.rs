@@ -57,6 +57,11 @@ pub struct ModuleInfo {
     pub signed: bool,
 }
 
+/// Whether a signature is appended to an uncompressed module.
+pub fn is_signed(bytes: &[u8]) -> bool {
+    bytes.ends_with(SIGNATURE_MARK)
+}
+
 impl ModuleInfo {
     /// Reads a module file; gzip, xz and zstd are told by magic.
     pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
@@ -75,7 +80,7 @@ impl ModuleInfo {
         let modinfo = section(".modinfo")?.ok_or(Error::NoModinfo)?;
         let mut info = ModuleInfo {
             fields: strings(modinfo).map(|s| split_field(&s)).collect(),
-            signed: bytes.ends_with(SIGNATURE_MARK),
+            signed: is_signed(bytes),
             ..Self::default()
         };
         for symbol in file.symbols() {
