@@ -35,6 +35,8 @@ pub struct Merged {
     pub overrides: Vec<Override>,
     /// Clashes of kinds: the caller reports them all.
     pub clashes: Vec<Clash>,
+    /// Which layer each path comes from, by its place among the layers.
+    pub from: BTreeMap<TreePath, usize>,
 }
 
 /// How many symlinks are followed before they are taken for a loop.
@@ -43,9 +45,9 @@ const LINKS: usize = 40;
 /// Lays named layers over each other, later ones winning. A directory over a symlink to a directory follows the
 /// link: what lies below it lands below the link's target.
 pub fn merge(layers: &[(&str, &Tree)]) -> Result<Merged, TreeError> {
-    let mut all: BTreeMap<TreePath, (Entry, &str)> = BTreeMap::new();
+    let mut all: BTreeMap<TreePath, (Entry, usize)> = BTreeMap::new();
     let (mut overrides, mut clashes) = (Vec::new(), Vec::new());
-    for (layer, tree) in layers {
+    for (at, (layer, tree)) in layers.iter().enumerate() {
         let mut clashed: Vec<TreePath> = Vec::new();
         for entry in tree.iter() {
             if clashed.iter().any(|c| entry.path.strip(c).is_some()) {
@@ -53,15 +55,15 @@ pub fn merge(layers: &[(&str, &Tree)]) -> Result<Merged, TreeError> {
             }
             let path = follow(&all, &entry.path, entry.node == Node::Dir)?;
             let moved = Entry { path: path.clone(), ..entry.clone() };
-            let Some((there, from)) = all.get(&path) else {
-                all.insert(path, (moved, layer));
+            let Some((there, from)) = all.get(&path).map(|(there, from)| (there, layers[*from].0)) else {
+                all.insert(path, (moved, at));
                 continue;
             };
             let same_kind = std::mem::discriminant(&there.node) == std::mem::discriminant(&entry.node);
             if !same_kind {
                 clashes.push(Clash {
                     path: path.clone(),
-                    earlier: ((*from).to_owned(), there.node.kind()),
+                    earlier: (from.to_owned(), there.node.kind()),
                     later: ((*layer).to_owned(), entry.node.kind()),
                 });
                 clashed.push(entry.path.clone());
@@ -72,19 +74,20 @@ pub fn merge(layers: &[(&str, &Tree)]) -> Result<Merged, TreeError> {
                 continue;
             }
             if entry.node != Node::Dir && there.node != entry.node {
-                let (earlier, later) = ((*from).to_owned(), (*layer).to_owned());
+                let (earlier, later) = (from.to_owned(), (*layer).to_owned());
                 overrides.push(Override { path: path.clone(), earlier, later });
             }
-            all.insert(path, (moved, layer));
+            all.insert(path, (moved, at));
         }
     }
+    let from = all.iter().map(|(path, (_, from))| (path.clone(), *from)).collect();
     let entries = all.into_values().map(|(entry, _)| entry).collect();
-    Ok(Merged { tree: Tree::with_parents(entries)?, overrides, clashes })
+    Ok(Merged { tree: Tree::with_parents(entries)?, overrides, clashes, from })
 }
 
 /// Where a path of a new layer lands: symlinks to directories above it (and at it, for a directory) are followed.
 fn follow(
-    all: &BTreeMap<TreePath, (Entry, &str)>,
+    all: &BTreeMap<TreePath, (Entry, usize)>,
     path: &TreePath,
     dir: bool,
 ) -> Result<TreePath, TreeError> {
@@ -119,7 +122,7 @@ fn follow(
     TreePath::new(at.join(&b'/'))
 }
 
-fn leads_to_dir(all: &BTreeMap<TreePath, (Entry, &str)>, link: &TreePath) -> bool {
+fn leads_to_dir(all: &BTreeMap<TreePath, (Entry, usize)>, link: &TreePath) -> bool {
     let mut at = link.clone();
     for _ in 0..LINKS {
         match all.get(&at) {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use mosbuild_cache::{Node, Output, OutputKind};
+use mosbuild_cache::{Node, Output, OutputKind, Tree};
 use mosbuild_engine::action::{Builtin, BuiltinCx, Made, OutKind, StepError};
 use mosbuild_engine::field;
 use mosbuild_engine::load::{FieldError, OutputDecl, RefKind, RefUse, RuleFacts};
@@ -15,8 +15,15 @@ use mosbuild_formats::newc::{Entry, Kind, Writer};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::contents::{Growth, Image, NEVER_BUILT, Origins, largest, signed, since};
+use crate::memory::Forecast;
 use crate::size;
-use crate::steps::{builtin, read};
+use crate::steps::{builtin, file_output, read};
+
+/// The output that says what memory the archive takes, for rules that start machines: a [`Forecast`].
+pub const RAM: &str = "ram";
+/// How many of each are named where it is too large.
+const NAMED: usize = 10;
 
 /// A tree as an initramfs.
 #[derive(Deserialize, JsonSchema)]
@@ -128,10 +135,12 @@ impl Rule for Cpio {
         if !errors.is_empty() {
             return Err(errors);
         }
+        let output =
+            |name: &str| OutputDecl { name: name.into(), kind: OutKind::File, path: None, field: None };
         Ok(RuleFacts {
             references: vec![RefUse { field: field!("root"), text: self.root.clone(), kind: RefKind::Tree }],
-            outputs: vec![OutputDecl { name: "file".into(), kind: OutKind::File, path: None, field: None }],
-            facts: vec!["size", "unpacked_size"],
+            outputs: vec![output("file"), output(RAM)],
+            facts: vec!["size", "unpacked_size", "ram"],
             ..RuleFacts::default()
         })
     }
@@ -147,11 +156,18 @@ impl Rule for Cpio {
         ];
         let step = planner.step(builtin("pack", Pack { format, level }, vec![read("root", root)], &params));
         planner.output("file", step, "file");
+        planner.output(RAM, step, RAM);
         Ok(())
     }
 
     fn advertise(&self) -> BTreeMap<String, String> {
-        [("compress".to_owned(), self.format().0.name().to_owned())].into()
+        let (format, level) = self.format();
+        let facts = [
+            ("compress", format.name().to_owned()),
+            ("level", level.to_string()),
+            ("root", self.root.clone()),
+        ];
+        facts.map(|(name, value)| (name.to_owned(), value)).into()
     }
 }
 
@@ -166,11 +182,11 @@ impl Builtin for Pack {
     }
 
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     fn outputs(&self) -> Vec<(String, OutKind)> {
-        vec![("file".into(), OutKind::File)]
+        vec![("file".into(), OutKind::File), (RAM.into(), OutKind::File)]
     }
 
     fn run(&self, cx: &BuiltinCx<'_>) -> Result<Made, StepError> {
@@ -220,25 +236,40 @@ impl Builtin for Pack {
         if let Some(max) = size::bytes(cx.param("max_size"))
             && size > max
         {
-            return Err(too_large(&tree, size, max));
+            return Err(too_large(cx, &tree, size, max));
         }
-        let facts = [("size", size), ("unpacked_size", unpacked)];
+        let forecast = Forecast::of(&tree, size);
+        let facts = [("size", size), ("unpacked_size", unpacked), ("ram", forecast.ram())];
+        let file = Output { kind: OutputKind::File { executable: false }, digest, size };
+        let ram = file_output(cx.store, forecast.to_string().as_bytes())?;
         Ok(Made {
-            outputs: [("file".into(), Output { kind: OutputKind::File { executable: false }, digest, size })]
-                .into(),
+            outputs: [("file".into(), file), (RAM.into(), ram)].into(),
             facts: facts.into_iter().map(|(k, v)| (k.to_owned(), v.to_string())).collect(),
             notes: Vec::new(),
         })
     }
 }
 
-fn too_large(tree: &mosbuild_cache::Tree, size: u64, max: u64) -> StepError {
-    let mut error = StepError::new(format!(
-        "the archive has {} and max_size is {}; the largest files before compression:\n{}",
+/// What is too large once it is compressed; only the whole can be measured so, and what grew is told as it was before.
+fn too_large(cx: &BuiltinCx<'_>, tree: &Tree, size: u64, max: u64) -> StepError {
+    let message = format!(
+        "the archive has {} and max_size is {}; the largest files before compression:\n{}\n{}",
         size::human(size),
         size::human(max),
-        crate::rootfs::largest(tree, 10)
-    ));
-    error.help.push("raise max_size, or remove what is not needed".into());
-    error
+        largest(tree, NAMED),
+        grown(cx, tree, size)
+    );
+    StepError::new(message).help("raise max_size, or remove what is not needed")
+}
+
+fn grown(cx: &BuiltinCx<'_>, tree: &Tree, size: u64) -> String {
+    let before = cx.previous().and_then(|previous| {
+        let packed = previous.outputs.get("file")?.size;
+        Some((packed, cx.store.get_tree(previous.inputs.get("root")?).ok()?))
+    });
+    let Some((packed, old)) = before else { return NEVER_BUILT.into() };
+    let (then, now) = (Origins::of_tree(cx.store, &old), Origins::of_tree(cx.store, tree));
+    let growth = Growth::between(&Image { tree: &old, origins: &then }, &Image { tree, origins: &now });
+    let compressed = signed(size as i64 - packed as i64);
+    format!("the archive itself: {compressed}; before compression, {}", since(&growth, NAMED))
 }

@@ -88,6 +88,10 @@ impl Rule for Kernel {
         planner.output("file", verify, "file");
         Ok(())
     }
+
+    fn advertise(&self) -> BTreeMap<String, String> {
+        [("initramfs".to_owned(), self.initramfs.clone())].into()
+    }
 }
 
 /// Inputs `image`, `release`, `config`, `initramfs`; output `file`, which is the image, and fact `version`.

@@ -7,6 +7,7 @@ mod batches;
 mod boot_test;
 mod command;
 mod component;
+pub mod contents;
 mod cpio;
 mod elf;
 mod env;
@@ -15,6 +16,7 @@ mod firmware;
 mod group;
 mod kernel;
 mod linux;
+pub mod memory;
 mod miniroot;
 mod mode;
 mod modules;
@@ -58,6 +60,6 @@ pub fn registry() -> Registry {
         RuleType::of::<modules::Modules>("modules", modules::VERSION),
         RuleType::of::<packages::Packages>("packages", 1),
         RuleType::of::<release::Release>("release", 1),
-        RuleType::of::<rootfs::Rootfs>("rootfs", 1),
+        RuleType::of::<rootfs::Rootfs>("rootfs", rootfs::VERSION),
     ])
 }

@@ -88,6 +88,31 @@ pub fn strip(bytes: &[u8]) -> Result<Vec<u8>, Left> {
     }
 }
 
+/// Bytes of memory that the loaded parts of a program or library take, in whole pages of 4 KiB.
+///
+/// # Errors
+/// [`object::read::Error`] of a file that is none, or damaged.
+pub fn loaded_bytes(bytes: &[u8]) -> Result<u64, object::read::Error> {
+    fn of<H: FileHeader<Endian = Endianness>>(bytes: &[u8]) -> Result<u64, object::read::Error> {
+        let header = H::parse(bytes)?;
+        let endian = header.endian()?;
+        let segments = header.program_headers(endian, bytes)?.iter();
+        let loaded = segments.filter(|s| s.p_type(endian) == elf::PT_LOAD);
+        let pages = loaded.map(|s| {
+            let (at, size): (u64, u64) = (s.p_vaddr(endian).into(), s.p_memsz(endian).into());
+            (at % PAGE).saturating_add(size).div_ceil(PAGE)
+        });
+        Ok(pages.fold(0, u64::saturating_add).saturating_mul(PAGE))
+    }
+    match FileKind::parse(bytes)? {
+        FileKind::Elf32 => of::<elf::FileHeader32<Endianness>>(bytes),
+        _ => of::<elf::FileHeader64<Endianness>>(bytes),
+    }
+}
+
+/// Bytes of a page.
+const PAGE: u64 = 4096;
+
 /// What an ELF file is.
 ///
 /// # Errors
