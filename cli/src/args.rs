@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
     boot, build, clean, completions, doctor, fetch, graph, import, list, lock, log, runs, schema, shell,
-    show, test, version, why,
+    show, size, test, version, why,
 };
 use crate::failure::Failure;
 use crate::ui::Ui;
@@ -143,6 +143,8 @@ pub enum Command {
     List(With<list::ListArgs>),
     /// Show one target: definition, inputs, outputs, key, facts, cost
     Show(With<show::ShowArgs>),
+    /// Say what is in an image, by layer, package and file, before and after compression
+    Size(With<size::SizeArgs>),
     /// Show the graph of targets, coloured by state
     Graph(With<graph::GraphArgs>),
     /// Print the output of a target's last run
@@ -180,6 +182,7 @@ impl Command {
             Command::Why(c) => &c.global,
             Command::List(c) => &c.global,
             Command::Show(c) => &c.global,
+            Command::Size(c) => &c.global,
             Command::Graph(c) => &c.global,
             Command::Log(c) => &c.global,
             Command::Runs(c) => &c.global,
@@ -204,6 +207,7 @@ impl Command {
             Command::Why(c) => why::run(ui, global, &c.args),
             Command::List(c) => list::run(ui, global, &c.args),
             Command::Show(c) => show::run(ui, global, &c.args),
+            Command::Size(c) => size::run(ui, global, &c.args),
             Command::Graph(c) => graph::run(ui, global, &c.args),
             Command::Log(c) => log::run(ui, global, &c.args),
             Command::Runs(c) => runs::run(ui, global, &c.args),
@@ -255,7 +259,7 @@ mod tests {
 
     #[test]
     fn commands_and_flags_of_later_work_are_unknown() {
-        for name in "verify size ls cat diff publish sbom cache trace init".split(' ') {
+        for name in "verify ls cat diff publish sbom cache trace init".split(' ') {
             let error = parse(&format!("mosbuild {name}")).unwrap_err();
             assert_eq!(error.kind(), clap::error::ErrorKind::InvalidSubcommand, "{name}");
             assert_eq!(error.exit_code(), 2);

@@ -14,6 +14,7 @@ mod progress;
 mod run;
 mod session;
 mod settings;
+mod sizes;
 mod standing;
 mod table;
 mod ui;

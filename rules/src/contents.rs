@@ -29,7 +29,23 @@ pub struct Origins {
     package_of: HashMap<TreePath, usize>,
 }
 
+/// The layers of a list that the step `merge` of a rootfs left, a line `DIGEST NAME` for each; none if the store has lost
+/// one.
+fn listed(store: &Store, list: &Digest) -> Option<Vec<(String, Tree)>> {
+    let text = String::from_utf8(store.read(list).ok()?).ok()?;
+    let layer = |line: &str| {
+        let (digest, name) = line.split_once(' ')?;
+        Some((name.to_owned(), store.get_tree(&digest.parse().ok()?).ok()?))
+    };
+    text.lines().map(layer).collect()
+}
+
 impl Origins {
+    /// Of the layers of a list, the output `layers` of a rootfs; nothing is known if the store has lost one.
+    pub fn of_list(store: &Store, list: &Digest) -> Origins {
+        listed(store, list).map(|layers| Origins::of_layers(store, &layers)).unwrap_or_default()
+    }
+
     /// Of layers laid over each other, the later ones winning.
     pub fn of_layers(store: &Store, layers: &[(String, Tree)]) -> Origins {
         let named: Vec<(&str, &Tree)> = layers.iter().map(|(name, tree)| (name.as_str(), tree)).collect();
@@ -71,6 +87,11 @@ impl Origins {
     /// The layer that a path came from.
     pub fn layer(&self, path: &TreePath) -> Option<&str> {
         Some(self.layers.get(*self.layer_of.get(path)?)?.as_str())
+    }
+
+    /// The place of a path's layer among [`Origins::layers`].
+    pub fn layer_index(&self, path: &TreePath) -> Option<usize> {
+        self.layer_of.get(path).copied()
     }
 
     /// The layers, lowest first.

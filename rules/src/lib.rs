@@ -25,6 +25,7 @@ mod packages;
 mod preflight;
 mod release;
 mod rootfs;
+pub mod shares;
 mod size;
 mod source;
 mod steps;

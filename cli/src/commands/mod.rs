@@ -16,6 +16,7 @@ pub mod runs;
 pub mod schema;
 pub mod shell;
 pub mod show;
+pub mod size;
 pub mod test;
 pub mod version;
 pub mod why;

@@ -39,20 +39,6 @@ pub enum Clean {
 }
 
 impl Clean {
-    /// All of them.
-    pub const ALL: [Clean; 10] = [
-        Clean::Docs,
-        Clean::Man,
-        Clean::Info,
-        Clean::Locales,
-        Clean::Headers,
-        Clean::StaticLibs,
-        Clean::Completions,
-        Clean::Debug,
-        Clean::ApkCache,
-        Clean::ApkDb,
-    ];
-
     /// As it is written.
     pub fn name(self) -> &'static str {
         match self {
@@ -375,7 +361,18 @@ mod tests {
 
     #[test]
     fn names_are_those_of_the_file() {
-        for set in Clean::ALL {
+        for set in [
+            Clean::Docs,
+            Clean::Man,
+            Clean::Info,
+            Clean::Locales,
+            Clean::Headers,
+            Clean::StaticLibs,
+            Clean::Completions,
+            Clean::Debug,
+            Clean::ApkCache,
+            Clean::ApkDb,
+        ] {
             let read: Clean = serde_json::from_value(serde_json::json!(set.name())).unwrap();
             assert_eq!(read, set);
             assert!(Globs::new(set.takes()).is_ok() && Globs::new(set.keeps()).is_ok());

@@ -6,7 +6,7 @@ use std::io::Read;
 
 use mosbuild_cache::{Digest, Entry, Node, Store, Tree};
 use mosbuild_engine::action::StepError;
-use mosbuild_formats::elf;
+use mosbuild_formats::elf::{self, Kind};
 use rayon::prelude::*;
 
 /// The smallest ELF file: the header of a 32-bit one.
@@ -36,6 +36,19 @@ pub fn elves<'t>(
         .collect::<Result<_, StepError>>()?;
     found.retain(|(_, digest, _)| is_elf.get(digest).is_some_and(|is| *is));
     Ok(found)
+}
+
+/// Those of the files that are of a kind, by what is in them.
+pub fn of_kind<'t>(
+    store: &Store,
+    found: Vec<(&'t Entry, Digest, u64)>,
+    kind: Kind,
+) -> Result<Vec<(&'t Entry, Digest, u64)>, StepError> {
+    // A damaged file is of no kind.
+    let is = |digest: &Digest| Ok(elf::kind(&store.read(digest)?).ok() == Some(kind));
+    let fits: Vec<bool> =
+        found.par_iter().map(|(_, digest, _)| is(digest)).collect::<Result<_, StepError>>()?;
+    Ok(found.into_iter().zip(fits).filter(|(_, fits)| *fits).map(|(file, _)| file).collect())
 }
 
 fn begins_as_elf(store: &Store, digest: &Digest) -> Result<bool, StepError> {

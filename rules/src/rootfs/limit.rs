@@ -3,11 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use mosbuild_cache::{Digest, Tree};
+use mosbuild_cache::Tree;
 use mosbuild_engine::action::{Builtin, BuiltinCx, Made, OutKind, StepError};
 
 use super::finished;
-use super::merge::layers;
 use crate::contents::{Growth, Image, NEVER_BUILT, Origins, bytes_of, largest, since};
 use crate::size::{bytes, human};
 
@@ -40,7 +39,7 @@ impl Builtin for Limit {
 }
 
 fn too_large(cx: &BuiltinCx<'_>, tree: &Tree, max: u64) -> Result<StepError, StepError> {
-    let origins = origins(cx, &cx.blob("layers")?.0);
+    let origins = Origins::of_list(cx.store, &cx.blob("layers")?.0);
     let message = format!(
         "the tree has {} and max_size is {}; by layer:\n{}\nthe largest files:\n{}\n{}",
         human(tree.file_bytes()),
@@ -52,14 +51,10 @@ fn too_large(cx: &BuiltinCx<'_>, tree: &Tree, max: u64) -> Result<StepError, Ste
     Ok(StepError::new(message).help("raise max_size, or remove what is not needed"))
 }
 
-fn origins(cx: &BuiltinCx<'_>, list: &Digest) -> Origins {
-    layers(cx.store, list).map(|layers| Origins::of_layers(cx.store, &layers)).unwrap_or_default()
-}
-
 fn grown(cx: &BuiltinCx<'_>, tree: &Tree, origins_now: &Origins) -> String {
     let before = cx.previous().and_then(|previous| {
         let tree = cx.store.get_tree(&previous.outputs.get("tree")?.digest).ok()?;
-        Some((tree, origins(cx, previous.inputs.get("layers")?)))
+        Some((tree, Origins::of_list(cx.store, previous.inputs.get("layers")?)))
     });
     let Some((old, origins_then)) = before else {
         return NEVER_BUILT.into();

@@ -1,6 +1,6 @@
 //! Layers laid over each other, the later ones winning; a clash of kinds is an error. Trees in, tree out.
 
-use mosbuild_cache::{Digest, Store, Tree, merge};
+use mosbuild_cache::{Tree, merge};
 use mosbuild_engine::action::{Builtin, BuiltinCx, Made, OutKind, StepError};
 
 use super::finished;
@@ -65,15 +65,4 @@ impl Builtin for Merge {
         made.outputs.insert("layers".into(), file_output(cx.store, list.as_bytes())?);
         Ok(made)
     }
-}
-
-/// The layers of a list that [`Merge`] made, as far as the store still has all of them.
-pub fn layers(store: &Store, list: &Digest) -> Option<Vec<(String, Tree)>> {
-    let bytes = store.read(list).ok()?;
-    let text = String::from_utf8(bytes).ok()?;
-    let layer = |line: &str| {
-        let (digest, name) = line.split_once(' ')?;
-        Some((name.to_owned(), store.get_tree(&digest.parse().ok()?).ok()?))
-    };
-    text.lines().map(layer).collect()
 }

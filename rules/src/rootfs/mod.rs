@@ -7,7 +7,7 @@
 
 mod clean;
 mod elves;
-pub mod globs;
+mod globs;
 mod limit;
 mod merge;
 mod strip;
@@ -30,13 +30,8 @@ use clean::{Clean, Cleaning};
 use globs::Globs;
 use which::Which;
 
-pub use merge::layers;
-
 /// Raised when the same fields are planned in another way.
 pub const VERSION: u32 = 2;
-
-/// The steps that a tree goes through, in order; those that nobody asks for are not there.
-pub const STEPS: [&str; 5] = ["merge", "clean", "strip", "upx", "limit"];
 
 /// Layers laid over each other.
 #[derive(Deserialize, JsonSchema)]

@@ -2,17 +2,18 @@
 //! compressed image, in memory. Under xz it is often a loss, which is measured and said.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
 
 use mosbuild_cache::{Entry, Ingest, Output, OutputKind};
 use mosbuild_engine::action::{Builtin, BuiltinCx, Made, OutKind, StepError};
 use mosbuild_engine::item::{INPUT_DIR, Item, ItemWork, ToolRun};
 use mosbuild_formats::compress::{Compression, Encoder};
 use mosbuild_formats::elf::{self, Kind};
-use std::io::Write;
 
-use super::elves::{elves, replaced};
+use super::elves::{elves, of_kind, replaced};
 use super::which::Chosen;
 use super::{finished, saved};
+use crate::shares::Counter;
 use crate::size::human;
 
 /// Smaller programs are left alone: what unpacks them takes some kilobytes itself.
@@ -62,6 +63,7 @@ impl Builtin for Upx {
         let wanted =
             |entry: &Entry| entry.mode & 0o111 != 0 && entry.mode & 0o6000 == 0 && chosen.has(&entry.path);
         let found = elves(cx.store, &tree, |entry, size| size >= SMALLEST && wanted(entry))?;
+        let found = of_kind(cx.store, found, Kind::Program)?;
         let items: Vec<Item> = found
             .iter()
             .map(|(entry, digest, size)| Item { name: entry.path.to_string(), digest: *digest, size: *size })
@@ -74,7 +76,6 @@ impl Builtin for Upx {
             let Some(file) = result.outputs.get("file") else { continue };
             let number = |name: &str| result.facts.get(name).and_then(|v| v.parse().ok()).unwrap_or(0u64);
             match result.facts.get("left") {
-                Some(why) if why.is_empty() => {}
                 Some(why) => effect.left.push(format!("/{}: {why}", item.name)),
                 None if by.contains_key(&item.digest) => effect.again(item.size, file.size),
                 None => {
@@ -160,7 +161,7 @@ impl Effect {
 }
 
 /// One program. Output `file`; facts `memory` (bytes of the unpacked image), `before` and `after` (compressed, as
-/// [`MEASURE`] does it), or `left`: why it is as it was, empty if it is no program.
+/// [`MEASURE`] does it), or `left`: why it is as it was.
 struct PackOne;
 
 impl ItemWork for PackOne {
@@ -178,9 +179,6 @@ impl ItemWork for PackOne {
 
     fn run(&self, cx: &BuiltinCx<'_>, item: &Item) -> Result<Made, StepError> {
         let bytes = cx.store.read(&item.digest)?;
-        if elf::kind(&bytes).ok() != Some(Kind::Program) {
-            return Ok(left_as_it_is(item, ""));
-        }
         let ran = cx.run_tool(&ToolRun {
             tools: TOOLS,
             argv: ["sh", "-euc", SCRIPT, "upx", &format!("{INPUT_DIR}/program")].map(str::to_owned).into(),
@@ -227,20 +225,6 @@ fn compressed(bytes: &[u8]) -> Result<u64, StepError> {
     let mut encoder = Encoder::new(Counter(0), MEASURE, 1).map_err(|e| failed(&e))?;
     encoder.write_all(bytes)?;
     Ok(encoder.finish().map_err(|e| failed(&e))?.0)
-}
-
-/// Counts what is written.
-struct Counter(u64);
-
-impl Write for Counter {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0 += bytes.len() as u64;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }
 
 #[cfg(test)]
