@@ -63,7 +63,6 @@ const PACKAGES: &[(&str, &str)] = &[
     ("strip", "binutils"),
     ("unxz", "xz-utils"),
     ("unzstd", "zstd"),
-    ("upx", "upx-ucl"),
     ("xxd", "xxd"),
     ("xz", "xz-utils"),
 ];
@@ -120,6 +119,9 @@ fn install(tool: &str) -> String {
         return "install a Rust toolchain with rustup; on Debian: apt-get install cargo".to_owned();
     }
     let other = PACKAGES.iter().find(|(program, _)| *program == tool).map(|(_, package)| *package);
+    if tool == "upx" {
+        return "on Debian: apt-get install upx-ucl (Debian 12: from bookworm-backports)".to_owned();
+    }
     match other.or_else(|| SAME.iter().find(|name| **name == tool).copied()) {
         Some(package) => format!("on Debian: apt-get install {package}"),
         None => format!("on Debian: `apt-file search bin/{tool}` names the package that has it"),
