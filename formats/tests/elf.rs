@@ -287,6 +287,7 @@ fn what_is_left_as_it_is() {
 
     let appended = [&whole[..], b"PK\x03\x04 an archive that the program finds behind itself"].concat();
     assert_eq!(why(&appended), Some(Left::Appended));
+    assert_eq!((elf::is_appended_to(&appended), elf::is_appended_to(&whole)), (Ok(true), Ok(false)));
     let padded = [&whole[..], &[0; 300]].concat();
     assert!(strip(&padded).unwrap() == strip(&whole).unwrap());
 
@@ -294,6 +295,7 @@ fn what_is_left_as_it_is() {
     headless[0x28..0x30].fill(0);
     headless[0x3c..0x40].fill(0);
     assert_eq!(why(&headless), Some(Left::NoSections));
+    assert_eq!(elf::is_appended_to(&headless), Ok(false));
 
     bench.write("b.c", "int v = 5; void _start(void) { for (;;) v++; }\n");
     bench.run("gcc -g -nostdlib -static -no-pie -o b b.c");
@@ -311,6 +313,7 @@ fn what_is_left_as_it_is() {
     bench.run("gcc -static -o b a.c -lm");
     bench.run("upx -qqq -o packed b");
     assert_eq!(why(&bench.read("packed")), Some(Left::NoSections));
+    assert_eq!(elf::is_appended_to(&bench.read("packed")), Ok(false));
 }
 
 #[test]

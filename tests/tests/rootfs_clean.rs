@@ -103,7 +103,7 @@ fn what_a_set_or_a_glob_may_be_is_said_with_its_place() {
     let space = Space::new("");
     for (fields, pointed, text) in [
         ("clean: doc", "doc", "`docs`"),
-        ("clean: [man, manual]", "manual", "did you mean `man`?"),
+        ("clean: [man, manual]", "manual", "expected `docs`, `man`"),
         ("strip: [usr/bin, \"[a\"]", "\"[a\"", "unclosed character class"),
         ("upx: { exclude: \"{a\" }", "\"{a\"", "unclosed alternate group"),
         ("strip: { only: a }", "only", "unknown field `only`"),

@@ -267,7 +267,8 @@ fn a_tree_of_packages_runs() {
             if !root.join(program).is_file() {
                 continue;
             }
-            let libraries = format!("{}:{}", root.join("lib").display(), root.join("usr/lib").display());
+            let libraries =
+                ["lib", "usr/lib", "usr/lib/sudo"].map(|dir| root.join(dir).display().to_string()).join(":");
             let ran = Command::new(root.join("lib/ld-musl-x86_64.so.1"))
                 .args(["--library-path", &libraries])
                 .arg(root.join(program))

@@ -60,7 +60,26 @@ impl Section<'_> {
     }
 }
 
-fn strip_as<H: FileHeader<Endian = Endianness>>(bytes: &[u8]) -> Result<Vec<u8>, Left> {
+/// Whether a program or library has data behind its loaded parts that no section claims. Without sections nothing tells.
+pub(super) fn is_appended_to(bytes: &[u8]) -> Result<bool, Left> {
+    fn of<H: FileHeader<Endian = Endianness>>(bytes: &[u8]) -> Result<bool, Left> {
+        let header = H::parse(bytes)?;
+        let endian = header.endian()?;
+        let sections = match read::<H>(bytes) {
+            Err(Left::NoSections) => return Ok(false),
+            other => other?,
+        };
+        let end = loaded_end(header, endian, bytes, &sections)?;
+        Ok(unclaimed(header, endian, bytes, &sections, end).is_err())
+    }
+    match FileKind::parse(bytes)? {
+        FileKind::Elf32 => of::<elf::FileHeader32<Endianness>>(bytes),
+        _ => of::<elf::FileHeader64<Endianness>>(bytes),
+    }
+}
+
+/// The sections, each to stay or to move.
+fn read<H: FileHeader<Endian = Endianness>>(bytes: &[u8]) -> Result<Vec<Section<'_>>, Left> {
     let header = H::parse(bytes)?;
     let endian = header.endian()?;
     let table = header.sections(endian, bytes)?;
@@ -93,7 +112,14 @@ fn strip_as<H: FileHeader<Endian = Endianness>>(bytes: &[u8]) -> Result<Vec<u8>,
             },
         });
     }
+    Ok(sections)
+}
+
+fn strip_as<H: FileHeader<Endian = Endianness>>(bytes: &[u8]) -> Result<Vec<u8>, Left> {
+    let mut sections = read::<H>(bytes)?;
     judge(&mut sections)?;
+    let header = H::parse(bytes)?;
+    let endian = header.endian()?;
     let end = loaded_end(header, endian, bytes, &sections)?;
     unclaimed(header, endian, bytes, &sections, end)?;
     if sections.iter().any(|s| s.fate == Fate::Goes && s.has_data() && s.header.offset < end) {

@@ -88,6 +88,15 @@ pub fn strip(bytes: &[u8]) -> Result<Vec<u8>, Left> {
     }
 }
 
+/// Whether data is appended to a program, which finds it in its own file by its offset. Of one without section headers
+/// that cannot be told: it counts as not.
+///
+/// # Errors
+/// [`Left::Damaged`] of what is no program or library.
+pub fn is_appended_to(bytes: &[u8]) -> Result<bool, Left> {
+    linked::is_appended_to(bytes)
+}
+
 /// Bytes of memory that the loaded parts of a program or library take, in whole pages of 4 KiB.
 ///
 /// # Errors

@@ -25,7 +25,7 @@ const NAMED: usize = 20;
 /// The program.
 const TOOLS: &[&str] = &["upx"];
 /// `packed` is there only if upx could do it and can undo it.
-const SCRIPT: &str = r#"upx -qqq --best --lzma -o "$OUT/packed" "$1" && upx -qqq -t "$OUT/packed""#;
+const SCRIPT: &str = r#"upx -q --best --lzma -o "$OUT/packed" "$1" && upx -q -t "$OUT/packed""#;
 
 /// What upx says of a file that it does not take. Anything else is a failure.
 const REFUSALS: [(&str, &str); 5] = [
@@ -179,17 +179,24 @@ impl ItemWork for PackOne {
 
     fn run(&self, cx: &BuiltinCx<'_>, item: &Item) -> Result<Made, StepError> {
         let bytes = cx.store.read(&item.digest)?;
+        if elf::is_appended_to(&bytes).unwrap_or(true) {
+            return Ok(left_as_it_is(item, "data is appended to it"));
+        }
         let ran = cx.run_tool(&ToolRun {
             tools: TOOLS,
             argv: ["sh", "-euc", SCRIPT, "upx", &format!("{INPUT_DIR}/program")].map(str::to_owned).into(),
             inputs: vec![(item.digest, true, "program".into())],
         })?;
         if ran.answer.code != Some(0) {
-            let output = ran.answer.output.trim();
+            let output = &ran.answer.output;
             return match REFUSALS.iter().find(|(name, _)| output.contains(name)) {
                 Some((_, why)) => Ok(left_as_it_is(item, why)),
-                None => Err(StepError::new(format!("upx failed: {output}"))
-                    .help("leave it out with `upx: {exclude: […]}`")),
+                None => {
+                    let said: Vec<&str> = output.lines().filter(|l| l.starts_with("upx: ")).collect();
+                    let said = if said.is_empty() { output.trim().to_owned() } else { said.join("; ") };
+                    Err(StepError::new(format!("upx failed: {said}"))
+                        .help("leave it out with `upx: {exclude: […]}`"))
+                }
             };
         }
         let (digest, size) =
