@@ -152,8 +152,8 @@ fn last_segment_moved(bytes: &[u8]) -> Vec<u8> {
     let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
     let small = |at: usize| usize::from(u16::from_le_bytes(bytes[at..at + 2].try_into().unwrap()));
     let mut out = bytes.to_vec();
-    let headers = (0..small(0x38)).map(|n| number(0x20) as usize + n * 56);
-    let load = headers.filter(|at| bytes[*at] == 1 && number(at + 32) > 0).last().unwrap();
+    let mut headers = (0..small(0x38)).map(|n| number(0x20) as usize + n * 56);
+    let load = headers.rfind(|at| bytes[*at] == 1 && number(at + 32) > 0).unwrap();
     let (from, size) = (number(load + 8), number(load + 32));
     let to = (bytes.len() as u64).next_multiple_of(0x1000) + from % 0x1000;
     out.resize((to + size) as usize, 0);

@@ -33,7 +33,7 @@ fn space() -> Space {
 }
 
 fn by<'v>(list: &'v Value, key: &str) -> BTreeMap<&'v str, &'v Value> {
-    list.as_array().unwrap().iter().map(|row| (row[key].as_str().unwrap(), row)).collect()
+    list.as_array().unwrap().iter().map(|row| (row[key].as_str().unwrap_or_default(), row)).collect()
 }
 
 /// Every file of workspace and store with its time.

@@ -3,7 +3,7 @@
 use mosbuild_rules::contents::Growth;
 use serde_json::{Value, json};
 
-use super::{Around, Row, Rows, Sizes};
+use super::{Around, NONE, Row, Rows, Sizes};
 
 /// All of it, every file included. `share` is an estimate.
 pub fn object(asked: &str, sizes: &Sizes, rows: &Rows, against: Option<(&Sizes, &Growth)>) -> Value {
@@ -38,9 +38,14 @@ fn around(a: &Around) -> Value {
     })
 }
 
+/// A name, or null for what is of no layer or package.
+fn named(name: &str) -> Option<&str> {
+    (name != NONE).then_some(name)
+}
+
 fn layer(row: &Row) -> Value {
     json!({
-        "name": row.name,
+        "name": named(&row.name),
         "files": row.files,
         "merged_bytes": row.before,
         "bytes": row.bytes,
@@ -57,7 +62,7 @@ fn package(row: &Row) -> Value {
 fn file(row: &Row) -> Value {
     json!({
         "path": row.name,
-        "layer": row.of,
+        "layer": named(&row.of),
         "package": (!row.package.is_empty()).then_some(&row.package),
         "merged_bytes": row.before,
         "bytes": row.bytes,

@@ -52,11 +52,11 @@ impl Services for Job {
             items,
             keys: &keys,
             todo: Mutex::new(todo),
-            done: Mutex::new((results, None)),
+            done: Mutex::new(Done { results, error: None }),
             stop: AtomicBool::new(false),
         };
         std::thread::scope(|scope| crew.labour(scope));
-        let (results, error) = crew.done.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let Done { results, error } = crew.done.into_inner().unwrap_or_else(PoisonError::into_inner);
         if let Some(error) = error {
             return Err(error);
         }
@@ -196,9 +196,16 @@ struct Crew<'a> {
     items: &'a [Item],
     keys: &'a [Digest],
     todo: Mutex<VecDeque<usize>>,
-    /// Results by key, and the first error.
-    done: Mutex<(HashMap<Digest, Arc<ActionResult>>, Option<StepError>)>,
+    done: Mutex<Done>,
     stop: AtomicBool,
+}
+
+/// What the threads have come to.
+struct Done {
+    /// By key.
+    results: HashMap<Digest, Arc<ActionResult>>,
+    /// The first one.
+    error: Option<StepError>,
 }
 
 impl Crew<'_> {
@@ -214,10 +221,10 @@ impl Crew<'_> {
             let outcome = self.one(at);
             let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
             match outcome {
-                Ok(result) => drop(done.0.insert(self.keys[at], Arc::new(result))),
+                Ok(result) => drop(done.results.insert(self.keys[at], Arc::new(result))),
                 Err(error) => {
                     self.stop.store(true, Ordering::Relaxed);
-                    done.1.get_or_insert(error);
+                    done.error.get_or_insert(error);
                 }
             }
         }
