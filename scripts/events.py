@@ -2,7 +2,6 @@
 
     events.py targets FILE      NAME OUTCOME of every target, sorted
     events.py steps FILE        TARGET:STEP of every step that ran, sorted
-    events.py items FILE        TARGET:STEP ITEM of every piece of a step's work that was done, sorted
     events.py millis FILE T:S   how long that step took
     events.py items FILE        TARGET:STEP ITEM of every file that a step worked on by itself, sorted
     events.py own FILE T:S…     milliseconds of the run that none of these steps was running
