@@ -64,6 +64,10 @@ proptest! {
         prop_assert_eq!(merged.tree.entries(), model.into_values().collect::<Vec<_>>());
         prop_assert_eq!(merged.overrides.len(), overridden);
         prop_assert!(merged.clashes.is_empty());
+        for entry in merged.tree.iter() {
+            let last = layers.iter().rposition(|layer| layer.get(&entry.path).is_some());
+            prop_assert_eq!(merged.from.get(&entry.path).copied(), last);
+        }
     }
 
     #[test]

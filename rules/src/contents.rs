@@ -69,10 +69,11 @@ impl Origins {
         for package in installed.packages {
             let at = origins.packages.len();
             for dir in &package.dirs {
+                let folder = real_folder(tree, &dir.path);
                 for file in &dir.files {
-                    let path = match dir.path.is_empty() {
+                    let path = match folder.is_empty() {
                         true => file.name.clone(),
-                        false => [&dir.path[..], b"/", &file.name].concat(),
+                        false => [&folder[..], b"/", &file.name].concat(),
                     };
                     if let Ok(path) = TreePath::new(path) {
                         origins.package_of.insert(path, at);
@@ -107,6 +108,16 @@ impl Origins {
     /// The version in which a package is there.
     fn version(&self, name: &str) -> Option<&str> {
         self.packages.iter().find(|p| p.name == name).map(|p| p.version.as_str())
+    }
+}
+
+/// Where a folder of the database is in the tree: with a merged /usr, what a package has in `lib` is in `usr/lib`.
+fn real_folder(tree: &Tree, dir: &[u8]) -> Vec<u8> {
+    let (first, rest) = dir.split_at(dir.iter().position(|b| *b == b'/').unwrap_or(dir.len()));
+    let top = TreePath::new(first).ok().and_then(|path| tree.get(&path));
+    match top.map(|entry| &entry.node) {
+        Some(Node::Symlink { target }) => [target.strip_prefix(b"/").unwrap_or(target), rest].concat(),
+        _ => dir.to_vec(),
     }
 }
 
@@ -338,6 +349,26 @@ mod tests {
         assert_eq!(of("usr/bin/other"), (Some("own"), None), "a later layer replaced it");
         assert_eq!(of("usr/bin/mine"), (Some("own"), None));
         assert_eq!(of("nothing"), (None, None));
+    }
+
+    #[test]
+    fn a_merged_usr_hides_no_package() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let (db, _) = packages("1.0-r0", 1);
+        let db = db.replace("F:usr/bin", "F:bin");
+        let mut entries =
+            vec![file(&store, "usr/lib/apk/db/installed", db.as_bytes()), file(&store, "usr/bin/tool", b"t")];
+        for (path, target) in [("bin", "usr/bin"), ("lib", "/usr/lib")] {
+            let node = Node::Symlink { target: target.into() };
+            entries.push(Entry::new(TreePath::new(path).unwrap(), 0o777, node));
+        }
+        let tree = Tree::with_parents(entries).unwrap();
+        let origins = Origins::of_tree(&store, &tree);
+        let package = origins.package(&TreePath::new("usr/bin/tool").unwrap()).unwrap();
+        assert_eq!(package.name, "tool");
+        assert_eq!(real_folder(&tree, b"lib/x"), b"usr/lib/x");
+        assert_eq!(real_folder(&tree, b""), b"");
     }
 
     #[test]
