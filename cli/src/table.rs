@@ -49,6 +49,11 @@ impl Table {
         self.rows.push(cells.into());
     }
 
+    /// Adds a row of as many cells as there happen to be.
+    pub fn cells(&mut self, cells: Vec<Cell>) {
+        self.rows.push(cells);
+    }
+
     /// The table as text.
     pub fn render(&self, color: bool) -> String {
         let width = |column: usize| {

@@ -2,7 +2,7 @@
 
 use mosbuild_rules::contents::{Growth, signed, versions};
 
-use super::{Row, Rows, Sizes};
+use super::{NONE, Row, Rows, Sizes};
 use crate::format::{ago, now, size};
 use crate::table::{Align, Table};
 use crate::ui::Paint;
@@ -89,56 +89,40 @@ fn stages(sizes: &Sizes, color: bool) -> String {
 }
 
 fn table(heading: &'static str, rows: &[Row], limit: usize, packed: bool, color: bool) -> String {
+    type Column = (&'static str, Align, fn(&Row) -> String);
     let share = if packed { "≈ in the archive" } else { "≈ compressed" };
-    let columns: Vec<(&'static str, Align)> = match heading {
+    let files: Column = ("files", Align::Right, |row| row.files.to_string());
+    let mut columns: Vec<Column> = match heading {
         "layer" => vec![
-            (heading, Align::Left),
-            ("files", Align::Right),
-            ("merged", Align::Right),
-            ("size", Align::Right),
-            (share, Align::Right),
+            (heading, Align::Left, |row| row.name.clone()),
+            files,
+            ("merged", Align::Right, |row| size(row.before)),
         ],
-        "package" => vec![
-            (heading, Align::Left),
-            ("version", Align::Left),
-            ("files", Align::Right),
-            ("size", Align::Right),
-            (share, Align::Right),
-        ],
+        "package" => {
+            vec![
+                (heading, Align::Left, |row| row.name.clone()),
+                ("version", Align::Left, |row| row.of.clone()),
+                files,
+            ]
+        }
         _ => vec![
-            (heading, Align::Left),
-            ("layer", Align::Left),
-            ("package", Align::Left),
-            ("size", Align::Right),
-            (share, Align::Right),
+            (heading, Align::Left, |row| format!("/{}", row.name)),
+            ("layer", Align::Left, |row| row.of.clone()),
+            ("package", Align::Left, |row| row.package.clone()),
         ],
     };
-    let mut table = Table::new(&columns);
+    // What is known of no file is no column.
+    columns.retain(|(name, _, cell)| match *name {
+        "layer" if heading == "file" => rows.iter().any(|row| cell(row) != NONE),
+        "package" if heading == "file" => rows.iter().any(|row| !cell(row).is_empty()),
+        _ => true,
+    });
+    columns.push(("size", Align::Right, |row| size(row.bytes)));
+    columns.push((share, Align::Right, |row| size(row.share)));
+    let heads: Vec<(&'static str, Align)> = columns.iter().map(|(name, align, _)| (*name, *align)).collect();
+    let mut table = Table::new(&heads);
     for row in rows.iter().take(limit) {
-        let (bytes, share) = (size(row.bytes).into(), size(row.share).into());
-        match heading {
-            "layer" => table.row([
-                row.name.as_str().into(),
-                row.files.to_string().into(),
-                size(row.before).into(),
-                bytes,
-                share,
-            ]),
-            "package" => table.row([
-                row.name.as_str().into(),
-                row.of.as_str().into(),
-                row.files.to_string().into(),
-                bytes,
-                share,
-            ]),
-            _ => table.row([
-                format!("/{}", row.name).into(),
-                row.of.as_str().into(),
-                row.package.as_str().into(),
-                bytes,
-                share,
-            ]),
-        }
+        table.cells(columns.iter().map(|(.., cell)| cell(row).into()).collect());
     }
     let mut out = table.render(color);
     if rows.len() > limit {
