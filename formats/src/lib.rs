@@ -12,6 +12,7 @@ pub mod compress;
 pub mod depmod;
 pub mod git;
 pub mod elf;
+pub mod kbuild;
 pub mod kconfig;
 mod modindex;
 pub mod modinfo;
