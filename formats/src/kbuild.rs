@@ -284,7 +284,9 @@ mod tests {
         for path in ["Kbuild", "drivers/net/Makefile", "virt/kvm/Makefile.kvm", "fs/nouveau/Kbuild"] {
             assert!(is_makefile(path), "{path}");
         }
-        for path in ["tools/testing/Makefile", "scripts/Makefile.build", "drivers/net/Kconfig", "Makefile/a.c"] {
+        for path in
+            ["tools/testing/Makefile", "scripts/Makefile.build", "drivers/net/Kconfig", "Makefile/a.c"]
+        {
             assert!(!is_makefile(path), "{path}");
         }
     }

@@ -155,6 +155,16 @@ fn parse_value(text: &str) -> Option<Value> {
     chars.next().is_none().then_some(Value::Text(out))
 }
 
+/// The last line of a configuration or fragment that sets a symbol, counted from 1.
+pub fn line_of(text: &str, symbol: &str) -> Option<usize> {
+    let sets = |line: &str| {
+        let line = line.trim().trim_start_matches(['#', ' ']);
+        let rest = line.strip_prefix("CONFIG_").and_then(|l| l.strip_prefix(symbol));
+        rest.is_some_and(|rest| rest.starts_with('=') || rest == " is not set")
+    };
+    text.lines().enumerate().filter(|(_, l)| sets(l)).last().map(|(i, _)| i + 1)
+}
+
 /// A setting of a fragment that is not in the configuration made from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Missing {

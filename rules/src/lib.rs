@@ -19,6 +19,7 @@ mod linux;
 pub mod memory;
 mod miniroot;
 mod mode;
+mod module_check;
 mod modules;
 mod one_or_many;
 mod packages;

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use mosbuild_cache::{Entry, Node, Store, Tree};
-use mosbuild_engine::action::{Builtin, BuiltinCx, Input, Made, OutKind, StepError};
+use mosbuild_engine::action::{Builtin, BuiltinCx, Input, Made, OutKind, StepError, StepInput};
 use mosbuild_engine::field;
 use mosbuild_engine::load::{
     FieldError, FieldPath, FileKind, FileUse, OutputDecl, RefKind, RefUse, RuleFacts,
@@ -18,6 +18,8 @@ use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::linux::kbuild::folder_of;
+use crate::module_check::{CheckModules, FRAGMENT};
 use crate::one_or_many::OneOrMany;
 use crate::steps::{builtin, file_entry, read, tree_of, tree_output};
 
@@ -87,19 +89,18 @@ impl Rule for Modules {
     }
 
     fn plan(&self, planner: &mut Planner<'_>) -> Result<(), PlanError> {
+        let list = self.list.iter().map(|path| read("list", Input::Path(path.clone())));
+        let list: Vec<StepInput> = list.collect();
+        let names = [("list", self.list.clone().unwrap_or_default()), ("extra", self.extra.all().join("\n"))];
         let mut inputs = vec![read("from", planner.upstream(&self.from)?)];
-        // The kernel's own symbols: with them a module that lacks one is found now, not when the image boots.
         if planner.rule_of(&self.from) == Some("linux") {
+            self.check(planner, &list, &names)?;
+            // The kernel's own symbols: with them a module that lacks one is found now, not when the image boots.
             inputs.push(read("system_map", planner.upstream_output(&self.from, "system_map")?));
         }
-        if let Some(path) = &self.list {
-            inputs.push(read("list", Input::Path(path.clone())));
-        }
-        let params = [
-            ("list", self.list.clone().unwrap_or_default()),
-            ("extra", self.extra.all().join("\n")),
-            ("load", self.load.clone().unwrap_or_default()),
-        ];
+        inputs.extend(list);
+        let [list, extra] = names;
+        let params = [list, extra, ("load", self.load.clone().unwrap_or_default())];
         let select = planner.step(builtin("select", Select, inputs, &params));
         planner.output("tree", select, "tree");
         Ok(())
@@ -107,6 +108,33 @@ impl Rule for Modules {
 
     fn advertise(&self) -> BTreeMap<String, String> {
         [("from".to_owned(), self.from.clone())].into()
+    }
+}
+
+impl Modules {
+    /// A step that looks for the names in the kernel's source and configuration, before it is compiled.
+    fn check(
+        &self,
+        planner: &mut Planner<'_>,
+        list: &[StepInput],
+        names: &[(&str, String)],
+    ) -> Result<(), PlanError> {
+        let of_linux = |output: &str| planner.upstream_output(&self.from, output);
+        let mut inputs = list.to_vec();
+        for output in ["kbuild", "config", "source"] {
+            inputs.push(read(output, of_linux(output)?));
+        }
+        let advertised = |key: &str| planner.advertised(&self.from, key).unwrap_or_default();
+        for path in advertised("config-files").lines() {
+            inputs.push(read(&format!("{FRAGMENT}{path}"), Input::Path(path.into())));
+        }
+        let arch = Some(advertised("arch")).filter(|arch| !arch.is_empty());
+        let folder = folder_of(arch.as_deref().unwrap_or(planner.arch())).to_owned();
+        let params = [names, &[("folder", folder)]].concat();
+        let mut step = builtin("check", CheckModules, inputs, &params);
+        step.gates = vec![(planner.target_index(&self.from)?, "compile".into())];
+        planner.step(step);
+        Ok(())
     }
 }
 
@@ -143,20 +171,7 @@ impl Builtin for Select {
     }
 
     fn run(&self, cx: &BuiltinCx<'_>) -> Result<Made, StepError> {
-        let mut wanted = Vec::new();
-        if cx.has("list") {
-            let bytes = cx.bytes("list")?;
-            let name = cx.param("list");
-            let text =
-                std::str::from_utf8(&bytes).map_err(|_| StepError::new(format!("{name} is not UTF-8")))?;
-            wanted = parse_list(name, text)?;
-        }
-        wanted.extend(
-            cx.param("extra").lines().map(|name| Wanted { name: name.into(), place: "extra".into() }),
-        );
-        let mut seen = HashSet::new();
-        wanted.retain(|w| seen.insert(modinfo::canonical(&w.name)));
-
+        let wanted = wanted(cx)?;
         let set = ModuleSet::read(cx.store, &*cx.tree("from")?)?;
         let kernel_symbols = match cx.has("system_map") {
             true => depmod::exported_by_kernel(&String::from_utf8_lossy(&cx.bytes("system_map")?)),
@@ -183,10 +198,27 @@ impl Builtin for Select {
 }
 
 /// A name asked for, and where.
-struct Wanted {
-    name: String,
+pub struct Wanted {
+    /// As written.
+    pub name: String,
     /// `config/modules.conf:3`.
-    place: String,
+    pub place: String,
+}
+
+/// What the input `list` and the param `extra` ask for, each name once.
+pub fn wanted(cx: &BuiltinCx<'_>) -> Result<Vec<Wanted>, StepError> {
+    let mut wanted = Vec::new();
+    if cx.has("list") {
+        let bytes = cx.bytes("list")?;
+        let name = cx.param("list");
+        let text = std::str::from_utf8(&bytes).map_err(|_| StepError::new(format!("{name} is not UTF-8")))?;
+        wanted = parse_list(name, text)?;
+    }
+    let extra = cx.param("extra").lines();
+    wanted.extend(extra.map(|name| Wanted { name: name.into(), place: "extra".into() }));
+    let mut seen = HashSet::new();
+    wanted.retain(|w| seen.insert(modinfo::canonical(&w.name)));
+    Ok(wanted)
 }
 
 fn parse_list(file: &str, text: &str) -> Result<Vec<Wanted>, StepError> {

@@ -75,7 +75,11 @@ fn the_compile_waits_for_the_preflight_and_the_relink_reads_its_objects() {
         names
     };
     let node = |wanted: &str| &graph.steps[at(wanted) as usize];
-    assert_eq!(names(&node("linux:compile").gated_by), ["kernel:preflight"]);
+    assert_eq!(names(&node("linux:compile").gated_by), ["kernel:preflight", "modules:check"]);
+    assert_eq!(names(&node("modules:check").needs), ["linux:check", "linux:kbuild", "linux:unpack"]);
+    let inputs: Vec<&str> = node("modules:check").step.inputs.iter().map(|i| i.name.as_str()).collect();
+    assert_eq!(inputs, ["list", "kbuild", "config", "source", "fragment a.fragment", "fragment b.fragment"]);
+    assert_eq!(node("modules:check").step.params["folder"], "x86");
     assert_eq!(names(&node("linux:compile").needs), ["linux:check", "linux:unpack"]);
     assert_eq!(names(&node("kernel:preflight").needs), ["linux:check"]);
     assert_eq!(names(&node("kernel:relink").gated_by), ["kernel:preflight"]);

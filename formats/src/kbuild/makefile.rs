@@ -311,7 +311,8 @@ mod tests {
 
     fn objects(text: &str) -> Vec<String> {
         let of = |o: &Object| {
-            let symbols = if o.symbols.is_empty() { String::new() } else { format!(" {}", o.symbols.join(" ")) };
+            let symbols =
+                if o.symbols.is_empty() { String::new() } else { format!(" {}", o.symbols.join(" ")) };
             format!("{} {}{symbols}", o.line, o.name)
         };
         read(text).objects.iter().map(of).collect()
@@ -326,9 +327,7 @@ mod tests {
                     a-objs := part.o\na-$(CONFIG_A) += part2.o\n$(obj)/x.o: obj-y += n.o\nall: ; obj-y = o.o\n";
         assert_eq!(
             objects(text),
-            [
-                "2 a A", "2 c A", "3 e B", "3 f B", "5 g", "6 h", "7 i", "11 j C", "12 k E", "13 l", "14 m L"
-            ]
+            ["2 a A", "2 c A", "3 e B", "3 f B", "5 g", "6 h", "7 i", "11 j C", "12 k E", "13 l", "14 m L"]
         );
     }
 
@@ -354,7 +353,19 @@ mod tests {
                     define X\nobj-y += no.o\nendef\nobj-y += k.o\n";
         assert_eq!(
             objects(text),
-            ["2 a A", "4 b A B C", "6 c A", "9 d", "12 e E", "15 f", "17 g G", "20 h", "22 i", "24 j", "28 k"]
+            [
+                "2 a A",
+                "4 b A B C",
+                "6 c A",
+                "9 d",
+                "12 e E",
+                "15 f",
+                "17 g G",
+                "20 h",
+                "22 i",
+                "24 j",
+                "28 k"
+            ]
         );
     }
 

@@ -111,23 +111,13 @@ fn unmet<'a>(fragments: &'a [Fragment], result: &Config) -> Vec<Unmet<'a>> {
         let later = |symbol: &str| fragments[at + 1..].iter().any(|f| f.config.values.contains_key(symbol));
         for missing in kconfig::check_fragment(&fragment.config, result) {
             if !later(&missing.symbol) {
-                let line = line_of(&fragment.text, &missing.symbol);
+                let line = kconfig::line_of(&fragment.text, &missing.symbol).unwrap_or(1);
                 out.push(Unmet { fragment: &fragment.name, line, missing });
             }
         }
     }
     out.sort_by_key(|u| (fragments.iter().position(|f| f.name == u.fragment), u.line));
     out
-}
-
-/// The last line that sets a symbol, counted from 1.
-fn line_of(text: &str, symbol: &str) -> usize {
-    let sets = |line: &str| {
-        let line = line.trim().trim_start_matches(['#', ' ']);
-        let rest = line.strip_prefix("CONFIG_").and_then(|l| l.strip_prefix(symbol));
-        rest.is_some_and(|rest| rest.starts_with('=') || rest == " is not set")
-    };
-    text.lines().enumerate().filter(|(_, l)| sets(l)).last().map_or(1, |(i, _)| i + 1)
 }
 
 /// As a line of a configuration, without `CONFIG_NAME=`.

@@ -6,12 +6,15 @@
 //! | unpack | the tarball, commit or folder | the source as a tree | it changes |
 //! | configure | source, base, fragments | .config and the release's name | one of them or a tool changes |
 //! | check | .config, fragments, source | refuses what did not come out as asked for | as above |
+//! | kbuild | source | what the Makefiles make | it changes |
 //! | compile | source, the checked .config | image, modules, objects for relinks | .config, source or a tool changes |
 //!
-//! The preflight of a `kernel` reads the output of `check`, and `compile` waits for it.
+//! The preflight of a `kernel` reads the output of `check`, and `compile` waits for it; so it does for the check of the
+//! names of `modules`, which reads that of `kbuild` too.
 
 mod check;
 mod hints;
+pub mod kbuild;
 pub mod make;
 mod unpack;
 
@@ -90,7 +93,7 @@ impl Rule for Linux {
         for (i, path) in self.fragments.all().iter().enumerate() {
             file(field!["fragments", i], path);
         }
-        // The last two are for rule `kernel`: what a relink needs, and what it is compared with.
+        // The last three are for other rules: what a relink needs, what it is compared with, what modules there are.
         for (name, kind) in [
             ("bzImage", OutputKind::File),
             ("modules", OutputKind::Tree),
@@ -99,6 +102,7 @@ impl Rule for Linux {
             ("system_map", OutputKind::File),
             ("source", OutputKind::Tree),
             ("release", OutputKind::File),
+            ("kbuild", OutputKind::File),
         ] {
             facts.outputs.push(OutputDecl { name: name.into(), kind, path: None, field: None });
         }
@@ -111,7 +115,7 @@ impl Rule for Linux {
             let text = format!("kernels are built for x86_64 only, not for {arch}");
             return Err(PlanError::new(2, text));
         }
-        let kbuild = make::Kbuild { arch, epoch: planner.epoch(), tools: self.tools.all() };
+        let make = make::Kbuild { arch, epoch: planner.epoch(), tools: self.tools.all() };
         let source = read("source", self.source.plan(planner));
         let unpack = planner.step(builtin("unpack", unpack::Unpack, vec![source], &[]));
         let source = made(unpack, "source");
@@ -130,7 +134,7 @@ impl Rule for Linux {
             inputs.push(at(path, Input::Path(path.clone()), &place));
             fragments.push(place);
         }
-        let configure = kbuild.configure(&base, fragments, self.localversion.as_deref());
+        let configure = make.configure(&base, fragments, self.localversion.as_deref());
         let configure = planner.step(command("configure", configure, inputs));
 
         let asked = self.laid_over().chain(self.full());
@@ -143,15 +147,19 @@ impl Rule for Linux {
         ];
         let check = planner.step(builtin("check", check::CheckConfig, inputs, &params));
 
+        let makefiles = vec![read("source", source.clone())];
+        let makefiles = planner.step(builtin("kbuild", kbuild::ReadMakefiles, makefiles, &[]));
+
         let inputs =
             vec![at("config", made(check, "config"), make::CONFIG), at("source", source, make::SOURCE)];
-        let compile = planner.step(command("compile", kbuild.compile(), inputs));
+        let compile = planner.step(command("compile", make.compile(), inputs));
         for name in ["bzImage", "modules", "objects", "system_map"] {
             planner.output(name, compile, name);
         }
         planner.output("config", check, "config");
         planner.output("source", unpack, "source");
         planner.output("release", configure, "release");
+        planner.output("kbuild", makefiles, "kbuild");
         Ok(())
     }
 
@@ -161,6 +169,7 @@ impl Rule for Linux {
             ("tools", self.tools.all().join(" ")),
             ("arch", self.arch.clone().unwrap_or_default()),
             ("config-file", config.cloned().unwrap_or_default()),
+            ("config-files", self.laid_over().chain(self.full()).cloned().collect::<Vec<_>>().join("\n")),
         ];
         entries.map(|(k, v)| (k.to_owned(), v)).into()
     }
