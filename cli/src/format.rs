@@ -141,6 +141,15 @@ pub fn parse_mebibytes(text: &str) -> Result<u64, String> {
     }
 }
 
+/// The first of several names, and how many there are beside them.
+pub fn few<S: AsRef<str>>(names: &[S]) -> String {
+    let shown: Vec<&str> = names.iter().take(3).map(AsRef::as_ref).collect();
+    match names.len() - shown.len() {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,5 +215,13 @@ mod tests {
         assert!(parse_mebibytes("lots").is_err());
         assert!(parse_mebibytes("0").is_err());
         assert!(parse_mebibytes("9e99").is_err());
+    }
+
+    #[test]
+    fn many_names_are_counted() {
+        let names = ["a", "b", "c", "d", "e"];
+        assert_eq!(few(&names), "a, b, c and 2 more");
+        assert_eq!(few(&names[..2]), "a, b");
+        assert_eq!(few(&names[..0]), "");
     }
 }

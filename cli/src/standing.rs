@@ -1,14 +1,17 @@
-//! How each target stands: fresh, changed, never built, … as a build would find it now, or, where that cannot
-//! be told, as the last run left it. Runs nothing and takes no lock.
+//! How each target stands: fresh, changed, never built, … as a build would find it now, each by itself: what this host
+//! lacks for one does not hide the others. Where nothing can be told, as the last run left it. Runs nothing and takes no
+//! lock.
 
 use std::collections::HashMap;
 
-use mosbuild_engine::build::{BuildOptions, Forecast, Predicted, Prepared, predict, prepare};
+use mosbuild_engine::build::{
+    Blocked, BuildOptions, Forecast, Predicted, Prepared, predict, prepare_what_can_be,
+};
 use mosbuild_engine::run_record::{OutcomeCode, Reason, Runs, StepRun};
 use serde_json::json;
 
 use crate::failure::Failure;
-use crate::format::rough;
+use crate::format::{few, rough};
 use crate::session::Session;
 use crate::ui::{Paint, Ui};
 
@@ -27,6 +30,8 @@ pub enum State {
     Gone,
     /// That depends on what this target makes, which would run.
     Waits(String),
+    /// It cannot be built on this host, for this reason.
+    Blocked(String),
     /// It has no steps of its own.
     Group,
     /// It could not be told; the last run took it from the cache or built it.
@@ -43,6 +48,7 @@ impl State {
             State::Failed => "failed",
             State::Gone => "gone",
             State::Waits(_) => "waits",
+            State::Blocked(_) => "blocked",
             State::Group => "group",
             State::WasBuilt => "built",
         }
@@ -53,8 +59,17 @@ impl State {
         match self {
             State::Stale(why) => format!("changed ({why})"),
             State::Waits(target) => format!("waits for {target}"),
+            State::Blocked(why) => format!("blocked ({})", first_line(why)),
             State::Group => String::new(),
             other => other.word().into(),
+        }
+    }
+
+    /// What it cannot be built for here, if that is how it stands.
+    pub fn blocked(&self) -> Option<&str> {
+        match self {
+            State::Blocked(why) => Some(why),
+            _ => None,
         }
     }
 
@@ -63,7 +78,7 @@ impl State {
         match self {
             State::Fresh | State::WasBuilt => Paint::Green,
             State::Stale(_) | State::New | State::Gone => Paint::Yellow,
-            State::Failed => Paint::Red,
+            State::Failed | State::Blocked(_) => Paint::Red,
             State::Waits(_) => Paint::Cyan,
             State::Group => Paint::Dim,
         }
@@ -92,7 +107,7 @@ pub struct Forecasted {
 /// Plans and predicts; never uses the network and never writes the lock.
 pub fn forecast(session: &mut Session, requested: Vec<String>) -> Result<Forecasted, Failure> {
     let options = BuildOptions { requested, offline: true, ..BuildOptions::default() };
-    let prepared = prepare(&mut session.workspace, &session.grounds.store, &options)?;
+    let prepared = prepare_what_can_be(&mut session.workspace, &session.grounds.store, &options)?;
     let predicted = predict(&mut session.workspace, &session.grounds.store, &options)?;
     Ok(Forecasted { prepared, predicted })
 }
@@ -104,7 +119,10 @@ pub fn try_forecast(
     requested: Vec<String>,
 ) -> Result<Option<Forecasted>, Failure> {
     match forecast(session, requested) {
-        Ok(found) => Ok(Some(found)),
+        Ok(found) => {
+            warn_of_blocked(ui, &found.predicted);
+            Ok(Some(found))
+        }
         Err(Failure::Errors { errors, .. }) => {
             let reason = errors.first().map(|(message, _)| message.as_str()).unwrap_or_default();
             ui.warn(&format!("states are those of past runs, since no build could start now:\n{reason}"));
@@ -157,6 +175,7 @@ fn of_forecast(session: &Session, found: &Forecasted) -> HashMap<String, Standin
 fn state(forecast: &Forecast, notes: &[&StepRun]) -> State {
     match forecast {
         Forecast::Hit => State::Fresh,
+        Forecast::Blocked(blocked) => State::Blocked(blocked.message.clone()),
         Forecast::DependsOn(target) => State::Waits(target.clone()),
         Forecast::Run { step, .. } => {
             let note = notes.iter().find(|n| n.step == *step);
@@ -229,6 +248,27 @@ fn of_past_runs(session: &Session) -> HashMap<String, Standing> {
     all
 }
 
+/// Says what keeps a build from starting: each reason once, with the targets that it is about and what to do.
+pub fn warn_of_blocked(ui: &Ui, predicted: &Predicted) {
+    let mut reasons: Vec<(&Blocked, Vec<&str>)> = Vec::new();
+    for (target, forecast) in &predicted.targets {
+        let Forecast::Blocked(blocked) = forecast else { continue };
+        match reasons.iter_mut().find(|(known, _)| *known == blocked) {
+            Some((_, targets)) => targets.push(target),
+            None => reasons.push((blocked, vec![target])),
+        }
+    }
+    for (blocked, targets) in reasons {
+        let mut text = format!("no build of {} could start now: {}", few(&targets), blocked.message);
+        blocked.help.iter().for_each(|help| text.push_str(&format!("\nhelp: {help}")));
+        ui.warn(&text);
+    }
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}
+
 /// Why a step would run, in a few words.
 pub fn reason_text(reason: &Reason) -> String {
     match reason {
@@ -268,13 +308,18 @@ pub fn forecast_object(predicted: &Predicted) -> serde_json::Value {
             Forecast::Hit => ("hit", None, None, None),
             Forecast::DependsOn(other) => ("depends", None, Some(other), None),
             Forecast::Run { step, expected } => ("run", Some(step), None, *expected),
+            Forecast::Blocked(_) => ("blocked", None, None, None),
         };
         let reason = step.and_then(|step| Some(&steps.get(&(target.as_str(), step.as_str()))?.reason));
+        let why = match forecast {
+            Forecast::Blocked(blocked) => Some(blocked.message.clone()),
+            _ => reason.map(reason_text),
+        };
         json!({
             "name": target,
             "forecast": word,
             "step": step,
-            "why": reason.map(reason_text),
+            "why": why,
             "depends_on": on,
             "expected_ms": expected,
         })
@@ -287,6 +332,7 @@ fn forecast_line(target: &str, forecast: &Forecast, steps: &[&StepRun]) -> Strin
     match forecast {
         Forecast::Hit => format!("{target}: hit"),
         Forecast::DependsOn(other) => format!("{target}: depends on {other}"),
+        Forecast::Blocked(blocked) => format!("{target}: blocked ({})", first_line(&blocked.message)),
         Forecast::Run { step, expected } => {
             let reason = steps.iter().find(|s| s.step == *step).map(|s| reason_text(&s.reason));
             let mut why = reason.unwrap_or_else(|| "inputs changed".into());
@@ -332,6 +378,8 @@ pub mod tests {
         let run = |step: &str, expected| Forecast::Run { step: step.into(), expected };
         assert_eq!(forecast_line("k", &Forecast::Hit, &[]), "k: hit");
         assert_eq!(forecast_line("k", &Forecast::DependsOn("a".into()), &[]), "k: depends on a");
+        let blocked = Blocked { message: "xz: not found\nmore".into(), help: vec!["get it".into()], exit: 3 };
+        assert_eq!(forecast_line("k", &Forecast::Blocked(blocked), &[]), "k: blocked (xz: not found)");
         assert_eq!(forecast_line("a", &run("run", Some(200)), &[&changed]), "a: will run (inputs changed)");
         assert_eq!(
             forecast_line("linux", &run("compile", Some(125_000)), &[&unpack, &compile]),

@@ -38,6 +38,14 @@ impl Step {
         self.inputs.iter().any(|i| i.place == Place::Root)
     }
 
+    /// Whether it needs namespaces of the host.
+    pub fn is_sandboxed(&self) -> bool {
+        match &self.work {
+            Work::Command(command) => command.executor == ExecutorKind::Sandbox,
+            Work::Builtin(builtin) => builtin.asks_in_a_root(),
+        }
+    }
+
     /// Whether it mostly waits for a network.
     pub fn waits(&self) -> bool {
         matches!(&self.work, Work::Builtin(b) if b.waits())

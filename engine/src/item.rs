@@ -104,7 +104,7 @@ impl Services for NoServices {
         let mut batch = Batch::default();
         for item in items {
             let made = work.run(cx, item)?;
-            batch.results.push(Arc::new(result(Digest([0; 32]), made, 0, String::new())));
+            batch.results.push(Arc::new(result(Digest([0; 32]), made, 0, String::new(), true)));
             batch.ran += 1;
         }
         Ok(batch)
@@ -120,7 +120,7 @@ impl Services for NoServices {
 }
 
 /// What is stored of an item.
-pub(crate) fn result(key: Digest, made: Made, millis: u64, run: String) -> ActionResult {
+pub(crate) fn result(key: Digest, made: Made, millis: u64, run: String, local: bool) -> ActionResult {
     ActionResult {
         key,
         outputs: made.outputs,
@@ -128,6 +128,7 @@ pub(crate) fn result(key: Digest, made: Made, millis: u64, run: String) -> Actio
         log: None,
         notes: made.notes,
         sandboxed: true,
+        local,
         millis,
         run,
     }

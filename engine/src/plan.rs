@@ -229,6 +229,13 @@ pub fn closure(loaded: &Loaded, requested: &[u32]) -> Vec<u32> {
 
 /// Plans the targets of a closure.
 pub fn plan(loaded: &Loaded, registry: &Registry, closure: Vec<u32>) -> Result<StepGraph, PlanErrors> {
+    let (graph, errors) = plan_what_can_be(loaded, registry, closure);
+    if errors.is_empty() { Ok(graph) } else { Err(errors) }
+}
+
+/// Plans those targets of a closure that can be planned. One that cannot has no steps, and what reads its outputs is
+/// planned all the same.
+pub fn plan_what_can_be(loaded: &Loaded, registry: &Registry, closure: Vec<u32>) -> (StepGraph, PlanErrors) {
     let count = loaded.targets.len();
     let mut errors = Vec::new();
     let mut rules: Vec<Option<Box<dyn Rule>>> = (0..count).map(|_| None).collect();
@@ -263,11 +270,8 @@ pub fn plan(loaded: &Loaded, registry: &Registry, closure: Vec<u32>) -> Result<S
             Err(e) => errors.push((t, e)),
         }
     }
-    if !errors.is_empty() {
-        return Err(errors);
-    }
     graph.link();
-    Ok(graph)
+    (graph, errors)
 }
 
 impl StepGraph {

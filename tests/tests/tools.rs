@@ -119,3 +119,67 @@ fn a_shell_word_is_not_taken_for_a_tool() {
     assert_eq!(output.code, Some(1));
     assert!(!output.stderr.contains("add it to tools"), "{output}");
 }
+
+/// What the host lacks for one target hides no other: each is shown as it is, by every command that only reads.
+#[test]
+fn targets_that_cannot_be_built_here_are_marked_and_the_others_are_as_they_are() {
+    let space = Space::new(
+        "targets:\n  a: { rule: command, run: 'echo a > \"$OUT/o\"', outputs: [o] }\n  \
+         b: { rule: command, deps: { a: a }, tools: [no-such-tool-here], run: 'cp \"$a\" \"$OUT/o\"', outputs: [o] }\n  \
+         c: { rule: component, source: { path: src }, target: riscv64gc-unknown-linux-musl, install: { p: /p } }\n  \
+         d: { rule: command, deps: { b: b }, run: 'cp \"$b\" \"$OUT/o\"', outputs: [o] }\n  \
+         e: { rule: rootfs, layers: [c] }\n  f: { rule: command, deps: { a: a }, run: 'cp \"$a\" \"$OUT/o\"', outputs: [o] }\n  \
+         all: { rule: group, deps: [d, e, f] }\n",
+    )
+    .with_rust();
+    space.write("src/Cargo.toml", "[package]\nname = \"p\"\nversion = \"1.0.0\"\n");
+    space.builds(&["a"]);
+
+    let said = "no-such-tool-here: not found";
+    let rust = "the Rust target riscv64gc-unknown-linux-musl is not installed";
+    let output = space.run(&["build", "-n", "all"]);
+    assert_eq!(output.code, Some(0), "{output}");
+    let expected = format!(
+        "a: hit\nb: blocked ({said})\nc: blocked ({rust})\nd: depends on b\ne: depends on c\nf: will run (never built here)\n"
+    );
+    let mut lines: Vec<&str> = output.stdout.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, expected.lines().collect::<Vec<_>>(), "{output}");
+    output.says(&format!("no build of b could start now: {said}")).says("rustup target add riscv64gc");
+    let forecast = space.json(&["build", "-n", "--json", "all"]);
+    let of = |name: &str| forecast["targets"].as_array().unwrap().iter().find(|t| t["name"] == name).unwrap();
+    assert_eq!((&of("c")["forecast"], &of("c")["why"]), (&"blocked".into(), &rust.into()));
+    assert_eq!(of("e")["depends_on"], "c");
+
+    let listed = space.json(&["list", "--json"]);
+    let graph = space.json(&["graph", "--json", "all"]);
+    for answer in [&listed, &graph] {
+        let of = |name: &str| answer["targets"].as_array().unwrap().iter().find(|t| t["name"] == name).unwrap();
+        let states = ["a", "b", "c", "d", "e", "f"].map(|name| of(name)["state"].as_str().unwrap().to_owned());
+        assert_eq!(states, ["fresh", "blocked", "blocked", "waits", "waits", "new"], "{answer:#}");
+        assert_eq!(of("b")["blocked"], said);
+    }
+    for format in ["text", "dot"] {
+        let output = space.run(&["graph", "--format", format]);
+        assert_eq!(output.code, Some(0), "{output}");
+        output.says(&format!("no build of c could start now: {rust}"));
+    }
+    let shown = space.json(&["show", "c", "--json"]);
+    assert_eq!((&shown["state"], &shown["blocked"]), (&"blocked".into(), &rust.into()));
+
+    let output = space.run(&["why", "b", "--predict"]);
+    assert_eq!(output.code, Some(3), "{output}");
+    output.says(&format!("b: {said}"));
+    let output = space.run(&["why", "e", "--predict"]);
+    assert_eq!(output.code, Some(10), "{output}");
+    assert!(output.stdout.contains(&format!("c cannot be built here: {rust}")), "{output}");
+    // A build is refused as before, all of it said at once.
+    let output = space.build(&["all"]);
+    assert_eq!(output.code, Some(3), "{output}");
+    assert!(output.started().is_empty(), "{output}");
+    let doctor = space.run(&["doctor"]);
+    assert_eq!(doctor.code, Some(3), "{doctor}");
+    for text in [said, rust, "rustup target add riscv64gc"] {
+        assert!(doctor.stdout.contains(text), "{doctor}");
+    }
+}

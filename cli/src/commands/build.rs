@@ -12,7 +12,7 @@ use crate::args::{GlobalArgs, StoreArgs};
 use crate::failure::Failure;
 use crate::progress::{Display, History, JsonLines, Watched, requested};
 use crate::session::{Access, Grounds, Session};
-use crate::standing::{forecast_lines, forecast_object};
+use crate::standing::{forecast_lines, forecast_object, warn_of_blocked};
 use crate::ui::{Ui, annotated_file};
 
 /// Arguments of `build`.
@@ -84,6 +84,7 @@ pub fn run(ui: &Ui, global: &GlobalArgs, words: Vec<String>, args: &BuildArgs) -
         true => ui.json(&forecast_object(&predicted))?,
         false => ui.out(&forecast_lines(&predicted))?,
     }
+    warn_of_blocked(ui, &predicted);
     Ok(0)
 }
 

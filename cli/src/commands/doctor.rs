@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use mosbuild_engine::action::{ExecutorKind, Work};
 use mosbuild_engine::exec::{probe, probe_root};
-use mosbuild_engine::plan::{StepGraph, plan};
+use mosbuild_engine::plan::{StepGraph, plan_what_can_be};
 use mosbuild_engine::tools::{Identity, Missing};
 use serde_json::json;
 
 use crate::args::{GlobalArgs, StoreArgs};
 use crate::failure::Failure;
-use crate::format::size;
+use crate::format::{few, size};
 use crate::session::{Access, Session};
 use crate::table::{Align, Cell, Table};
 use crate::ui::{Paint, Ui};
@@ -44,7 +44,7 @@ struct Finding {
 /// Examines.
 pub fn run(ui: &Ui, global: &GlobalArgs, args: &DoctorArgs) -> Result<u8, Failure> {
     let mut session = Session::open(ui, global, &args.store, Access::Read)?;
-    let (graph, mut findings) = plan_what_can_be(&session)?;
+    let (graph, mut findings) = planned(&session);
     let needs = needs(&session, &graph);
     findings.extend(sandbox(&needs));
     findings.extend(tools(&mut session, &needs.tools));
@@ -61,37 +61,25 @@ pub fn run(ui: &Ui, global: &GlobalArgs, args: &DoctorArgs) -> Result<u8, Failur
     Ok(if missing { 3 } else { 0 })
 }
 
-/// The steps of every target that can be planned; those that cannot are findings themselves.
-fn plan_what_can_be(session: &Session) -> Result<(StepGraph, Vec<Finding>), Failure> {
+/// The steps of every target that can be planned; why others cannot is a finding itself, once for all that it is about.
+fn planned(session: &Session) -> (StepGraph, Vec<Finding>) {
     let loaded = &session.workspace.loaded;
-    let mut wanted: Vec<u32> = loaded.order.clone();
-    let mut findings = Vec::new();
-    loop {
-        let errors = match plan(loaded, &session.workspace.site.registry, wanted.clone()) {
-            Ok(graph) => return Ok((graph, findings)),
-            Err(errors) => errors,
-        };
-        let mut broken: BTreeSet<u32> = BTreeSet::new();
-        for (target, error) in errors {
-            broken.insert(target);
-            findings.push(Finding {
+    let (graph, errors) = plan_what_can_be(loaded, &session.workspace.site.registry, loaded.order.clone());
+    let mut findings: Vec<Finding> = Vec::new();
+    for (target, error) in errors {
+        let name = session.name(target).to_owned();
+        let known = findings.iter_mut().find(|f| f.found.as_ref().is_err_and(|e| *e == error.message));
+        match known {
+            Some(finding) => finding.needed_by.push(name),
+            None => findings.push(Finding {
                 what: "plan".into(),
-                needed_by: vec![session.name(target).into()],
+                needed_by: vec![name],
                 found: Err(error.message),
                 help: error.help,
-            });
-        }
-        for &t in &loaded.order {
-            if loaded.targets[t as usize].references.iter().any(|r| broken.contains(&r.target)) {
-                broken.insert(t);
-            }
-        }
-        let before = wanted.len();
-        wanted.retain(|t| !broken.contains(t));
-        if wanted.len() == before {
-            return Err(Failure::new(1, "the targets cannot be planned"));
+            }),
         }
     }
+    (graph, findings)
 }
 
 #[derive(Default)]
@@ -246,7 +234,7 @@ fn text(findings: &[Finding], color: bool) -> String {
             Ok(found) => (Cell::painted("ok", Paint::Green), found.lines().next().unwrap_or_default()),
             Err(wrong) => (Cell::painted("missing", Paint::Red), wrong.lines().next().unwrap_or_default()),
         };
-        table.row([mark, finding.what.as_str().into(), found.into(), by(&finding.needed_by).into()]);
+        table.row([mark, finding.what.as_str().into(), found.into(), few(&finding.needed_by).into()]);
     }
     let mut out = table.render(color);
     let help: BTreeSet<&String> = findings.iter().flat_map(|f| &f.help).collect();
@@ -275,14 +263,6 @@ fn packages(findings: &[Finding]) -> BTreeSet<String> {
     .filter(|word| !word.starts_with('-'))
     .map(str::to_owned)
     .collect()
-}
-
-fn by(targets: &[String]) -> String {
-    match targets {
-        [] => String::new(),
-        [a, b, c, rest @ ..] if !rest.is_empty() => format!("{a}, {b}, {c} and {} more", rest.len()),
-        few => few.join(", "),
-    }
 }
 
 fn object(findings: &[Finding], ok: bool) -> serde_json::Value {
@@ -339,12 +319,5 @@ mod tests {
         assert_eq!(found_tool("rustc", Some(&rust), Some("/r/rustc".into())), "/r/rustc, rustc 1.95.0");
         let headers = identity(&[("libelf-dev", "0.188")], None);
         assert_eq!(found_tool("libelf-dev", Some(&headers), None), "libelf-dev 0.188");
-    }
-
-    #[test]
-    fn many_targets_are_counted() {
-        let names: Vec<String> = ["a", "b", "c", "d", "e"].map(String::from).into();
-        assert_eq!(by(&names), "a, b, c and 2 more");
-        assert_eq!(by(&names[..2]), "a, b");
     }
 }

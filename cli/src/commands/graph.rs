@@ -175,7 +175,7 @@ fn fill(state: &State) -> &'static str {
     match state {
         State::Fresh | State::WasBuilt => "#d5f0d5",
         State::Stale(_) | State::New | State::Gone => "#fff1c2",
-        State::Failed => "#f7c9c9",
+        State::Failed | State::Blocked(_) => "#f7c9c9",
         State::Waits(_) => "#d3e8f7",
         State::Group => "#eeeeee",
     }
@@ -211,6 +211,7 @@ fn object(loaded: &Loaded, roots: &[u32], standings: &Standings) -> Json {
                 "line": target.line,
                 "state": state.map(State::word),
                 "overridden_by": loaded.overridden(t).map(|o| &o.given),
+                "blocked": state.and_then(State::blocked),
                 "outputs": outputs,
                 "needs": needs,
             })

@@ -41,6 +41,7 @@ pub fn run(ui: &Ui, global: &GlobalArgs, args: &ListArgs) -> Result<u8, Failure>
                     "state": state.map(State::word),
                     "overridden_by": loaded.overridden(index).map(|o| &o.given),
                     "waits_for": match state { Some(State::Waits(on)) => Some(on), _ => None },
+                    "blocked": state.and_then(State::blocked),
                     "size": standing.and_then(|s| s.size),
                     "cost_ms": standing.and_then(|s| s.cost),
                 })

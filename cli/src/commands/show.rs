@@ -392,6 +392,7 @@ fn object(
         "overridden_by": session.workspace.loaded.overridden(index).map(|o| &o.given),
         "state": standing.map(|s| s.state.word()),
         "waits_for": match standing.map(|s| &s.state) { Some(State::Waits(on)) => Some(on), _ => None },
+        "blocked": standing.and_then(|s| s.state.blocked()),
         "cost_ms": standing.and_then(|s| s.cost),
         "outputs": outputs.iter().map(output).collect::<Vec<_>>(),
         "facts": facts(steps),

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use mosbuild_engine::build::{BuildOptions, named, predict};
+use mosbuild_engine::build::{BuildOptions, Forecast, Predicted, named, predict};
 use mosbuild_engine::load::Loaded;
-use mosbuild_engine::why::{Explainer, render};
+use mosbuild_engine::why::{Explainer, members, render};
 use serde_json::json;
 
 use crate::args::{GlobalArgs, StoreArgs};
@@ -58,7 +58,9 @@ pub fn run(ui: &Ui, global: &GlobalArgs, args: &WhyArgs) -> Result<u8, Failure> 
             let requested = vec![target.to_owned()];
             let options = BuildOptions { requested, offline: true, ..BuildOptions::default() };
             let mut workspace = grounds.workspace()?;
-            Some(predict(&mut workspace, &grounds.store, &options)?)
+            let predicted = predict(&mut workspace, &grounds.store, &options)?;
+            blocked(&predicted, &members(&loaded, target))?;
+            Some(predicted)
         }
         false => None,
     };
@@ -82,6 +84,19 @@ pub fn run(ui: &Ui, global: &GlobalArgs, args: &WhyArgs) -> Result<u8, Failure> 
         false => ui.out(&render(&answer, args.all))?,
     }
     Ok(answer.decision.exit())
+}
+
+/// A target that cannot be built here has no key, and so no answer.
+fn blocked(predicted: &Predicted, targets: &[&str]) -> Result<(), Failure> {
+    for (name, forecast) in &predicted.targets {
+        if let Forecast::Blocked(blocked) = forecast
+            && targets.contains(&name.as_str())
+        {
+            let errors = vec![(format!("{name}: {}", blocked.message), blocked.help.clone())];
+            return Err(Failure::Errors { exit: blocked.exit, errors });
+        }
+    }
+    Ok(())
 }
 
 /// Which targets read a file, and what lies below them.

@@ -10,7 +10,7 @@ use super::{BuildError, BuildOptions, Forecast, Predicted, Prepared, Workspace};
 use crate::events::{Event, Sink};
 use crate::plan::StepIx;
 
-/// Says of each target whether it is a hit, will run, or depends on another's output.
+/// Says of each target whether it is a hit, will run, depends on another's output, or cannot be built here.
 pub(super) fn predict(
     workspace: &mut Workspace,
     prepared: Prepared,
@@ -28,18 +28,23 @@ pub(super) fn predict(
     }
     let mut targets = Vec::new();
     for &t in &prepared.counted {
+        let state = |s: &&StepIx| &driver.states[**s as usize];
         let name = &prepared.loaded.targets[t as usize].name;
         let steps = &prepared.graph.of_target[t as usize];
-        let runs = steps.iter().find(|s| matches!(driver.states[**s as usize], State::Ready));
-        let waits = steps.iter().find(|s| matches!(driver.states[**s as usize], State::Waiting));
-        let forecast = match (runs, waits) {
-            (Some(&s), _) => {
-                let step = prepared.graph.steps[s as usize].step.name.clone();
-                let expected = driver.workspace.memory.expected(name, &step);
-                Forecast::Run { step, expected }
+        let runs = steps.iter().find(|s| matches!(state(s), State::Ready));
+        let waits = steps.iter().find(|s| matches!(state(s), State::Waiting));
+        let forecast = match (prepared.blocked.get(&t), runs, waits) {
+            (Some(blocked), ..) => Forecast::Blocked(blocked.clone()),
+            (None, Some(&s), _) => {
+                let step = &prepared.graph.steps[s as usize].step;
+                let expected = driver.workspace.memory.expected(name, &step.name);
+                match prepared.no_sandbox.clone().filter(|_| step.is_sandboxed()) {
+                    Some(blocked) => Forecast::Blocked(blocked),
+                    None => Forecast::Run { step: step.name.clone(), expected },
+                }
             }
-            (None, Some(&s)) => Forecast::DependsOn(driver.awaited(s)),
-            (None, None) => Forecast::Hit,
+            (None, None, Some(&s)) => Forecast::DependsOn(driver.awaited(s)),
+            (None, None, None) => Forecast::Hit,
         };
         targets.push((name.clone(), forecast));
     }

@@ -261,7 +261,7 @@ impl Crew<'_> {
             return Err(StepError::new(format!("{name} made no file; this is a fault of mosbuild")));
         }
         let millis = started.elapsed().as_millis() as u64;
-        let result = item::result(self.keys[at], made, millis, self.job.run.clone());
+        let result = item::result(self.keys[at], made, millis, self.job.run.clone(), self.job.local);
         if self.job.keep {
             self.job.store.put_result(&result)?;
         }

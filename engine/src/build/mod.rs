@@ -25,7 +25,7 @@ use mosbuild_cache::{Digest, Store};
 
 pub use evaluate::{Evaluator, INLINE_FILES, Resolved};
 pub use layout::{ShellStep, prepare_shell};
-pub use prepare::{Prepared, Site, Workspace, named, prepare};
+pub use prepare::{Prepared, Site, Workspace, named, prepare, prepare_what_can_be};
 
 use crate::events::Sink;
 use crate::load::{Diagnostics, Mirror};
@@ -99,8 +99,21 @@ pub enum Forecast {
         /// Median of its measured durations, milliseconds.
         expected: Option<u64>,
     },
-    /// Whether it runs depends on the output of another target that will run.
+    /// Whether it runs depends on the output of another target that will run, or is blocked.
     DependsOn(String),
+    /// It cannot be built on this host as it is.
+    Blocked(Blocked),
+}
+
+/// What this host lacks for a target, or what else keeps it from being planned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blocked {
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub help: Vec<String>,
+    /// Exit code of a build: 2 configuration, 3 host, 4 source.
+    pub exit: u8,
 }
 
 /// The answer of a dry run: the same as a build's, but nothing was run.
@@ -130,12 +143,24 @@ impl BuildError {
         BuildError { exit, errors: vec![(message.into(), Vec::new())], diagnostics: None }
     }
 
+    /// The same as what blocks a target; `None` if there is no error in it.
+    fn into_blocked(mut self) -> Option<Blocked> {
+        let (message, help) = self.errors.pop()?;
+        Some(Blocked { message, help, exit: self.exit })
+    }
+
     /// With one more line of help on the last error.
     pub fn help(mut self, help: impl Into<String>) -> BuildError {
         if let Some((_, lines)) = self.errors.last_mut() {
             lines.push(help.into());
         }
         self
+    }
+}
+
+impl From<PlanError> for Blocked {
+    fn from(e: PlanError) -> Blocked {
+        Blocked { message: e.message, help: e.help, exit: e.exit }
     }
 }
 
@@ -189,12 +214,13 @@ pub fn build(
     report
 }
 
-/// Says what a build would do now, running nothing.
+/// Says what a build would do now, running nothing. A target that this host lacks something for is told as
+/// [`Forecast::Blocked`], although it would keep the build from starting.
 pub fn predict(
     workspace: &mut Workspace,
     store: &Store,
     options: &BuildOptions,
 ) -> Result<Predicted, BuildError> {
-    let prepared = prepare(workspace, store, options)?;
+    let prepared = prepare_what_can_be(workspace, store, options)?;
     forecast::predict(workspace, prepared, store, options)
 }

@@ -9,7 +9,7 @@ use mosbuild_cache::{Digest, StatCache, State, Store};
 
 use super::evaluate::Evaluator;
 use super::locking::{Wanted, wanted};
-use super::{BuildError, BuildOptions, Goal, overrides};
+use super::{Blocked, BuildError, BuildOptions, Goal, overrides};
 use crate::action::{EnvVar, ExecutorKind, Input, Work};
 use crate::exec::{CancelToken, jobserver::Pool};
 use crate::fetch::{FetchOptions, Fetcher};
@@ -18,8 +18,8 @@ use crate::load::{Diagnostics, LoadOptions, Loaded};
 use crate::lockfile::{Missing, Pins, with_profile};
 use crate::memory::Memory;
 use crate::plan::{self, Dirs, StepGraph};
-use crate::rule::Registry;
-use crate::tools::{Host, Identity};
+use crate::rule::{PlanError, Registry};
+use crate::tools::{BASE, Host, Identity, Missing as MissingTool};
 
 /// Which workspace, and how it is loaded: all that is known before anything is read.
 #[derive(Clone)]
@@ -128,6 +128,10 @@ pub struct Prepared {
     pub host_env: BTreeSet<String>,
     /// `.mosbuild`.
     pub state: PathBuf,
+    /// Targets that cannot be built here; none where a build is prepared.
+    pub blocked: BTreeMap<u32, Blocked>,
+    /// Why no step can be sandboxed here; never where a build is prepared.
+    pub no_sandbox: Option<Blocked>,
 }
 
 impl Prepared {
@@ -152,6 +156,32 @@ pub fn prepare(
     store: &Store,
     options: &BuildOptions,
 ) -> Result<Prepared, BuildError> {
+    prepare_with(workspace, store, options, Lacking::Refused)
+}
+
+/// The same for who runs nothing: a target that this host lacks something for is marked, and the others are as they
+/// would be without it.
+pub fn prepare_what_can_be(
+    workspace: &mut Workspace,
+    store: &Store,
+    options: &BuildOptions,
+) -> Result<Prepared, BuildError> {
+    prepare_with(workspace, store, options, Lacking::Marked)
+}
+
+/// What becomes of targets that this host lacks something for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lacking {
+    Refused,
+    Marked,
+}
+
+fn prepare_with(
+    workspace: &mut Workspace,
+    store: &Store,
+    options: &BuildOptions,
+    lacking: Lacking,
+) -> Result<Prepared, BuildError> {
     overrides::refuse_locked(&workspace.loaded, options.locked)?;
     let secret_key = secret_key(store.root())?;
     workspace.memory.of_store(Digest::of(&secret_key));
@@ -164,21 +194,13 @@ pub fn prepare(
     }
     let missing = if options.locked { Missing::Locked } else { Missing::Make };
     let pins = Pins::read(&workspace.dirs.root, missing)?;
-    let planned = plan::plan(&loaded, &workspace.site.registry, closure);
-    let graph = planned.map_err(|errors| BuildError {
-        exit: errors.iter().map(|(_, e)| e.exit).max().unwrap_or(2),
-        diagnostics: None,
-        errors: errors
-            .into_iter()
-            .map(|(t, e)| {
-                let target = &loaded.targets[t as usize];
-                let file = loaded.file_name();
-                (format!("{file}:{}: {}: {}", target.line, target.name, e.message), e.help)
-            })
-            .collect(),
-    })?;
+    let (graph, errors) = plan::plan_what_can_be(&loaded, &workspace.site.registry, closure);
+    if lacking == Lacking::Refused && !errors.is_empty() {
+        return Err(not_planned(&loaded, errors));
+    }
+    let mut blocked: BTreeMap<u32, Blocked> = errors.into_iter().map(|(t, e)| (t, e.into())).collect();
 
-    let active = wanted(&graph, options.goal);
+    let mut active = wanted(&graph, options.goal);
     locked(&graph, &active, &pins, loaded.options().profile.as_deref())?;
 
     let mut wanted: Vec<(u32, Input)> = Vec::new();
@@ -222,26 +244,35 @@ pub fn prepare(
         (false, true) => crate::exec::probe(),
         (false, false) => Ok(()),
     };
+    let mut no_sandbox = None;
     if let Err(unavailable) = probed {
         let error = BuildError::new(3, format!("steps cannot be sandboxed here: {}", unavailable.reason))
             .help(unavailable.remedy);
-        return Err(match rooted || bare {
+        let error = match rooted || bare {
             true => error,
             false => error.help("or set `executor: host` on the targets that may run without a sandbox"),
-        });
+        };
+        if lacking == Lacking::Refused {
+            return Err(error);
+        }
+        no_sandbox = error.into_blocked();
     }
     let names: Vec<String> = tool_names.into_iter().collect();
-    let tools = workspace.host.identify(&names).map_err(|missing| BuildError {
-        exit: 3,
-        diagnostics: None,
-        errors: missing.into_iter().map(|m| (m.message, m.help)).collect(),
-    })?;
+    let (tools, missing) = workspace.host.identify_what_is_there(&names);
+    if lacking == Lacking::Refused && !missing.is_empty() {
+        let errors = missing.into_iter().map(|m| (m.message, m.help)).collect();
+        return Err(BuildError { exit: 3, diagnostics: None, errors });
+    }
+    block_for_tools(&graph, &missing, &mut active, &mut blocked);
     let jobs = match options.jobs {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         n => n,
     };
-    let has_steps = |t: &u32| graph.of_target[*t as usize].iter().any(|s| active[*s as usize] != Wanted::No);
-    let counted = graph.closure.iter().copied().filter(has_steps).collect();
+    let counts = |t: &u32| {
+        blocked.contains_key(t)
+            || graph.of_target[*t as usize].iter().any(|s| active[*s as usize] != Wanted::No)
+    };
+    let counted = graph.closure.iter().copied().filter(counts).collect();
     let mirrors = options.mirrors.iter().chain(&loaded.mirrors).cloned().collect();
     let fetch = FetchOptions { mirrors, offline: options.offline, ..FetchOptions::default() };
     let mut warnings = Vec::new();
@@ -269,7 +300,50 @@ pub fn prepare(
         warnings,
         host_env,
         state: workspace.dirs.state.clone(),
+        blocked,
+        no_sandbox,
     })
+}
+
+/// What cannot be planned, each with its place in the file.
+fn not_planned(loaded: &Loaded, errors: plan::PlanErrors) -> BuildError {
+    let exit = errors.iter().map(|(_, e)| e.exit).max().unwrap_or(2);
+    let placed = |(t, e): (u32, PlanError)| {
+        let target = &loaded.targets[t as usize];
+        (format!("{}:{}: {}: {}", loaded.file_name(), target.line, target.name, e.message), e.help)
+    };
+    BuildError { exit, diagnostics: None, errors: errors.into_iter().map(placed).collect() }
+}
+
+/// Blocks the targets with steps for which a tool is missing. Such a step has no key, since it has no identity of the
+/// tool: nothing is wanted of it.
+fn block_for_tools(
+    graph: &StepGraph,
+    missing: &[MissingTool],
+    active: &mut [Wanted],
+    blocked: &mut BTreeMap<u32, Blocked>,
+) {
+    for (node, active) in graph.steps.iter().zip(active) {
+        let needs = |m: &&MissingTool| match &node.step.work {
+            Work::Command(c) => {
+                c.tools.contains(&m.tool) || m.tool == BASE && c.executor == ExecutorKind::Sandbox
+            }
+            Work::Builtin(b) => {
+                let tools = b.tools();
+                tools.contains(&m.tool.as_str()) || m.tool == BASE && !tools.is_empty()
+            }
+        };
+        for tool in missing.iter().filter(needs) {
+            *active = Wanted::No;
+            let new = Blocked { message: String::new(), help: Vec::new(), exit: 3 };
+            let told = blocked.entry(node.target).or_insert(new);
+            if !told.message.contains(&tool.message) {
+                let before = if told.message.is_empty() { "" } else { "; " };
+                told.message.push_str(&format!("{before}{}", tool.message));
+                told.help.extend(tool.help.iter().cloned());
+            }
+        }
+    }
 }
 
 /// With `--locked`, says of every source at once that it is not in the lock.

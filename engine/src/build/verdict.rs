@@ -10,7 +10,7 @@ use mosbuild_cache::Digest;
 
 use super::driver::{Driver, State};
 use super::{BuildError, Goal, Report, fresh, overrides, place};
-use crate::action::{StepError, StepInput};
+use crate::action::{Input, StepError, StepInput};
 use crate::events::{Event, Outcome};
 use crate::plan::StepIx;
 use crate::run_record::{OutcomeCode, Reason, RunHead, Runs, StepRun};
@@ -148,9 +148,16 @@ impl Driver<'_> {
 
     /// The target whose run decides whether a waiting step runs.
     pub(super) fn awaited(&self, ix: StepIx) -> String {
+        let blocked = |input: &StepInput| match &input.from {
+            Input::Upstream { target, .. } => self.prepared.blocked.contains_key(target).then_some(*target),
+            _ => None,
+        };
         let mut at = ix;
         loop {
             let node = &self.prepared.graph.steps[at as usize];
+            if let Some(target) = node.step.inputs.iter().find_map(blocked) {
+                return self.prepared.loaded.targets[target as usize].name.clone();
+            }
             let waiting = node.needs.iter().find(|n| !matches!(self.states[**n as usize], State::Done(..)));
             match waiting {
                 Some(&n) if matches!(self.states[n as usize], State::Waiting) => at = n,

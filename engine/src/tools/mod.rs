@@ -116,6 +116,12 @@ impl Host {
 
     /// The identity of each tool, and that of [`BASE`]; or every tool that is missing.
     pub fn identify(&self, names: &[String]) -> Result<BTreeMap<String, Identity>, Vec<Missing>> {
+        let (identities, missing) = self.identify_what_is_there(names);
+        if missing.is_empty() { Ok(identities) } else { Err(missing) }
+    }
+
+    /// The identities of the tools that are there, and of [`BASE`], and every tool that is missing.
+    pub fn identify_what_is_there(&self, names: &[String]) -> (BTreeMap<String, Identity>, Vec<Missing>) {
         let mut known = self.known();
         let (mut identities, mut missing) = (BTreeMap::new(), Vec::new());
         for name in names.iter().map(String::as_str).chain([BASE]) {
@@ -126,7 +132,7 @@ impl Host {
                 Err(tool) => missing.push(tool),
             }
         }
-        if missing.is_empty() { Ok(identities) } else { Err(missing) }
+        (identities, missing)
     }
 
     /// What a step with these tools sees. The same folder of links serves all steps with the same tools.

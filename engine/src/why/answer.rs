@@ -108,7 +108,7 @@ pub struct Explanation {
     pub causes: Vec<RootCause>,
     /// Changes that were cut off.
     pub cut_off: Vec<CutOff>,
-    /// For a failed or skipped target: what was said.
+    /// For a failed or skipped target: what was said. For one that waits: what keeps another from being built here.
     pub message: Option<String>,
     /// Working copies that went into it in place of sources.
     pub overrides: Vec<Overridden>,

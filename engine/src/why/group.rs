@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use crate::load::Loaded;
 
 /// The targets that a target stands for: those of a group, groups in it resolved; itself where it is none.
-pub(super) fn members<'l>(loaded: &'l Loaded, target: &'l str) -> Vec<&'l str> {
+pub fn members<'l>(loaded: &'l Loaded, target: &'l str) -> Vec<&'l str> {
     let group = |t: u32| loaded.targets[t as usize].outputs.is_empty();
     let Some(asked) = loaded.target_index(target).filter(|t| group(*t)) else { return vec![target] };
     let mut found = Vec::new();

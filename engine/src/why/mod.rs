@@ -14,11 +14,13 @@ use mosbuild_cache::{Digest, Store};
 
 pub use answer::{CutOff, Decision, Explanation, Hop, Overridden, RootCause, SCHEMA};
 pub use diff::{Cause, Gate};
+pub use group::members;
 pub use places::path_of;
 pub use text::render;
 
 use places::Places;
 
+use crate::build::{Forecast, Predicted};
 use crate::load::{Loaded, Override, Source};
 use crate::record::ActionRecord;
 use crate::rule::Registry;
@@ -125,7 +127,7 @@ impl<'a> Explainer<'a> {
 
     /// Explains the target's last run; of a group, the last one that built all of it.
     pub fn explain(&self, target: &str) -> Explanation {
-        let targets = group::members(self.loaded, target);
+        let targets = members(self.loaded, target);
         match self.last_run(&targets) {
             Some((head, steps)) => self.explain_run(target, &targets, &head, &steps, false),
             None => {
@@ -137,12 +139,21 @@ impl<'a> Explainer<'a> {
     }
 
     /// Explains what a build would do now.
-    pub fn predict(&mut self, target: &str, predicted: crate::build::Predicted) -> Explanation {
+    pub fn predict(&mut self, target: &str, predicted: Predicted) -> Explanation {
         self.extra = predicted.records;
-        let targets = group::members(self.loaded, target);
+        let targets = members(self.loaded, target);
         let overrides = self.loaded.overrides().map(|(_, o)| o.clone()).collect();
         let head = RunHead { overrides, ..RunHead::default() };
-        self.explain_run(target, &targets, &head, &predicted.steps, true)
+        let mut answer = self.explain_run(target, &targets, &head, &predicted.steps, true);
+        let forecast = |name: &str| predicted.targets.iter().find(|(n, _)| n == name).map(|(_, f)| f);
+        answer.message = targets.iter().find_map(|name| match forecast(name)? {
+            Forecast::DependsOn(other) => match forecast(other)? {
+                Forecast::Blocked(blocked) => Some(format!("{other} cannot be built here: {}", blocked.message)),
+                _ => None,
+            },
+            _ => None,
+        });
+        answer
     }
 
     /// `targets` are the asked one, or what the asked group stands for.

@@ -117,7 +117,10 @@ fn head(out: &mut String, a: &Explanation) {
             )
         }
         Decision::WouldRun => writeln!(out, "{} would be rebuilt", a.target),
-        Decision::Depends => writeln!(out, "{} depends on what others make", a.target),
+        Decision::Depends => {
+            let blocked = a.message.as_ref().map(|text| format!(", and {text}")).unwrap_or_default();
+            writeln!(out, "{} depends on what others make{blocked}", a.target)
+        }
     };
     match (short(&a.old_key), short(&a.key)) {
         (Some(old), Some(new)) if old != new => {
