@@ -17,7 +17,8 @@ use crate::modules::{Wanted, wanted};
 pub const FRAGMENT: &str = "fragment ";
 
 /// Inputs `kbuild`, `config`, `source`, `list` where there is one, and each file of the configuration; params `list`,
-/// `extra` as of the rule, and `folder`, that of the architecture. No output: it succeeds or not.
+/// `extra` as of the rule, `files`, those of the configuration in order, and `folder`, that of the architecture. No
+/// output: it succeeds or not.
 pub struct CheckModules;
 
 impl Builtin for CheckModules {
@@ -39,20 +40,14 @@ impl Builtin for CheckModules {
         let kbuild = Kbuild::parse(&text("kbuild")?)
             .map_err(|line| StepError::new(format!("kbuild: line {line} is not one of this program's")))?;
         let config = Config::parse(&text("config")?).map_err(|e| StepError::new(format!(".config: {e}")))?;
-        let mut off = Vec::new();
-        let mut unmade = Vec::new();
-        for one in &wanted {
-            match kbuild.verdict(&one.name, &config, cx.param("folder")) {
-                Verdict::Made => {}
-                Verdict::Off(makers) => off.push((one, makers)),
-                Verdict::Unmade { nearest } => unmade.push((one, nearest)),
-            }
-        }
+        let folder = cx.param("folder");
+        let verdicts = wanted.iter().map(|one| (one, kbuild.verdict(&one.name, &config, folder)));
+        let mut lacking: Vec<Lacking<'_>> = verdicts.filter(|(_, v)| *v != Verdict::Made).collect();
         let mut made = Made::default();
-        if !unmade.is_empty() {
+        if lacking.iter().any(|(_, verdict)| matches!(verdict, Verdict::Unmade { .. })) {
             let aliases = aliases(cx)?;
-            unmade.retain(|(one, _)| {
-                let alias = may_be_alias(&one.name, &aliases);
+            lacking.retain(|(one, verdict)| {
+                let alias = matches!(verdict, Verdict::Unmade { .. }) && may_be_alias(&one.name, &aliases);
                 if alias {
                     made.notes.push(format!("{} is no module's name, but may be an alias of one", one.name));
                 }
@@ -62,33 +57,35 @@ impl Builtin for CheckModules {
         for note in &made.notes {
             (cx.log)(note);
         }
-        if off.is_empty() && unmade.is_empty() {
+        if lacking.is_empty() {
             return Ok(made);
         }
-        let mut fragments = Vec::new();
-        for input in cx.inputs.keys() {
-            if let Some(path) = input.strip_prefix(FRAGMENT) {
-                fragments.push((path.to_owned(), text(input)?));
-            }
-        }
-        Err(refuse(&kbuild, &off, &unmade, &fragments))
+        let fragment = |path: &str| Ok((path.to_owned(), text(&format!("{FRAGMENT}{path}"))?));
+        let fragments = cx.param("files").lines().map(fragment).collect::<Result<Vec<_>, StepError>>()?;
+        Err(refuse(&kbuild, &lacking, &fragments))
     }
 }
 
-/// A module that is off, with its makers and their symbols that are.
-type Off<'a> = (&'a Wanted, Vec<(&'a Maker, Vec<&'a str>)>);
+/// A module that there will not be, and why.
+type Lacking<'a> = (&'a Wanted, Verdict<'a>);
 
-fn refuse(
-    kbuild: &Kbuild,
-    off: &[Off<'_>],
-    unmade: &[(&Wanted, Option<&str>)],
-    fragments: &[(String, String)],
-) -> StepError {
+/// `fragments` are the files of the configuration with their texts, of which later ones win.
+fn refuse(kbuild: &Kbuild, lacking: &[Lacking<'_>], fragments: &[(String, String)]) -> StepError {
     let mut text = String::from("the kernel would be built without modules that are asked for:");
     // File → settings to add, and settings that are there and wrong.
     let mut missing: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     let mut said: BTreeSet<String> = BTreeSet::new();
-    for (one, makers) in off {
+    for (one, verdict) in lacking {
+        let makers = match verdict {
+            Verdict::Off(makers) => makers,
+            Verdict::Unmade { nearest } => {
+                let near = nearest.map(|name| format!("; did you mean {name}?")).unwrap_or_default();
+                let what = "no Makefile of this kernel makes it";
+                let _ = write!(text, "\n  {}: {}: {what}{near}", one.place, one.name);
+                continue;
+            }
+            Verdict::Made => continue,
+        };
         let list: Vec<String> = makers
             .iter()
             .map(|(maker, symbols)| {
@@ -115,10 +112,6 @@ fn refuse(
             }
         }
     }
-    for (one, nearest) in unmade {
-        let near = nearest.map(|name| format!("; did you mean {name}?")).unwrap_or_default();
-        let _ = write!(text, "\n  {}: {}: no Makefile of this kernel makes it{near}", one.place, one.name);
-    }
     said.extend(missing.iter().map(|(place, settings)| format!("add to {place}: {}", settings.join(" "))));
     said.into_iter().fold(StepError::new(text), StepError::help)
 }
@@ -136,8 +129,9 @@ fn place<'a>(kbuild: &Kbuild, maker: &Maker, fragments: &'a [(String, String)]) 
         let makers = config.values.keys().flat_map(|symbol| kbuild.made_by(symbol).map(|m| common(&m.file)));
         makers.max().unwrap_or(0)
     };
-    // One folder in common is `drivers/`, which says nothing.
-    let best = fragments.iter().map(|(path, text)| (nearness(text), path)).filter(|(n, _)| *n > 1);
+    // That both are below `drivers/` says nothing.
+    let least = if maker.file.starts_with("drivers/") { 2 } else { 1 };
+    let best = fragments.iter().map(|(path, text)| (nearness(text), path)).filter(|(n, _)| *n >= least);
     let best = best.rev().max_by_key(|(n, _)| *n).map(|(_, path)| path);
     best.or(fragments.last().map(|(path, _)| path)).map(String::as_str)
 }
@@ -231,15 +225,10 @@ mod tests {
             .enumerate()
             .map(|(at, name)| Wanted { name: (*name).into(), place: format!("list:{}", at + 1) })
             .collect();
-        let (mut off, mut unmade) = (Vec::new(), Vec::new());
-        for one in &wanted {
-            match kbuild.verdict(&one.name, &config, "x86") {
-                Verdict::Made => assert_eq!(one.name, "libata"),
-                Verdict::Off(makers) => off.push((one, makers)),
-                Verdict::Unmade { nearest } => unmade.push((one, nearest)),
-            }
-        }
-        let error = refuse(&kbuild, &off, &unmade, &fragments());
+        let lacking: Vec<Lacking<'_>> =
+            wanted.iter().map(|one| (one, kbuild.verdict(&one.name, &config, "x86"))).collect();
+        assert_eq!(lacking[0].1, Verdict::Made);
+        let error = refuse(&kbuild, &lacking, &fragments());
         assert_eq!(
             error.message,
             "the kernel would be built without modules that are asked for:\n  \
@@ -257,7 +246,7 @@ mod tests {
                 "disks:2 sets CONFIG_SATA_AHCI: make it CONFIG_SATA_AHCI=m",
             ]
         );
-        let error = refuse(&kbuild, &off[1..2], &[], &[]);
+        let error = refuse(&kbuild, &lacking[2..3], &[]);
         assert_eq!(error.help, ["add to a fragment of the linux target: CONFIG_IGB=m"]);
     }
 

@@ -125,12 +125,13 @@ impl Modules {
             inputs.push(read(output, of_linux(output)?));
         }
         let advertised = |key: &str| planner.advertised(&self.from, key).unwrap_or_default();
-        for path in advertised("config-files").lines() {
+        let files = advertised("config-files");
+        for path in files.lines() {
             inputs.push(read(&format!("{FRAGMENT}{path}"), Input::Path(path.into())));
         }
         let arch = Some(advertised("arch")).filter(|arch| !arch.is_empty());
         let folder = folder_of(arch.as_deref().unwrap_or(planner.arch())).to_owned();
-        let params = [names, &[("folder", folder)]].concat();
+        let params = [names, &[("folder", folder), ("files", files)]].concat();
         let mut step = builtin("check", CheckModules, inputs, &params);
         step.gates = vec![(planner.target_index(&self.from)?, "compile".into())];
         planner.step(step);

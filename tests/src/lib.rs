@@ -9,6 +9,7 @@ pub mod firmware;
 pub mod git;
 mod mirror;
 pub mod modules;
+pub mod mos;
 mod output;
 mod processes;
 mod store;

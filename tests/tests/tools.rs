@@ -154,8 +154,10 @@ fn targets_that_cannot_be_built_here_are_marked_and_the_others_are_as_they_are()
     let listed = space.json(&["list", "--json"]);
     let graph = space.json(&["graph", "--json", "all"]);
     for answer in [&listed, &graph] {
-        let of = |name: &str| answer["targets"].as_array().unwrap().iter().find(|t| t["name"] == name).unwrap();
-        let states = ["a", "b", "c", "d", "e", "f"].map(|name| of(name)["state"].as_str().unwrap().to_owned());
+        let of =
+            |name: &str| answer["targets"].as_array().unwrap().iter().find(|t| t["name"] == name).unwrap();
+        let states =
+            ["a", "b", "c", "d", "e", "f"].map(|name| of(name)["state"].as_str().unwrap().to_owned());
         assert_eq!(states, ["fresh", "blocked", "blocked", "waits", "waits", "new"], "{answer:#}");
         assert_eq!(of("b")["blocked"], said);
     }

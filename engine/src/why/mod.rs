@@ -148,7 +148,9 @@ impl<'a> Explainer<'a> {
         let forecast = |name: &str| predicted.targets.iter().find(|(n, _)| n == name).map(|(_, f)| f);
         answer.message = targets.iter().find_map(|name| match forecast(name)? {
             Forecast::DependsOn(other) => match forecast(other)? {
-                Forecast::Blocked(blocked) => Some(format!("{other} cannot be built here: {}", blocked.message)),
+                Forecast::Blocked(blocked) => {
+                    Some(format!("{other} cannot be built here: {}", blocked.message))
+                }
                 _ => None,
             },
             _ => None,
