@@ -1,4 +1,7 @@
-//! `mosbuild graph`: the targets and what they need, as a tree for people, dot for graphviz, JSON for programs.
+//! `mosbuild graph`: the targets and what they need, as a tree or a page for people, dot for graphviz, mermaid for
+//! documents, JSON for programs.
+
+mod page;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -35,8 +38,12 @@ enum Format {
     Text,
     /// For graphviz
     Dot,
+    /// For documents that draw mermaid
+    Mermaid,
     /// For programs
     Json,
+    /// A page that needs nothing but itself
+    Html,
 }
 
 type Standings = HashMap<String, Standing>;
@@ -55,6 +62,8 @@ pub fn run(ui: &Ui, global: &GlobalArgs, args: &GraphArgs) -> Result<u8, Failure
     let text = match format {
         Format::Text => text(&loaded, &roots, &standings, ui.color_out),
         Format::Dot => dot(&loaded, &roots, &standings),
+        Format::Mermaid => mermaid(&loaded, &roots, &standings),
+        Format::Html => page::html(&loaded, &roots, &standings),
         Format::Json => format!("{:#}\n", object(&loaded, &roots, &standings)),
     };
     ui.out(&text)?;
@@ -157,18 +166,46 @@ fn dot(loaded: &Loaded, roots: &[u32], standings: &Standings) -> String {
     for &t in &closure {
         let target = &loaded.targets[t as usize];
         for (need, outputs) in needs(loaded, t) {
-            let from = &loaded.targets[need as usize];
-            let first = from.outputs.first().map(|o| o.name.as_str());
-            let label = match outputs.as_slice() {
-                [] => String::new(),
-                [only] if Some(*only) == first => String::new(),
-                several => format!(" [label={}]", quoted(&several.join(", "))),
-            };
-            out.push_str(&format!("  {} -> {}{label};\n", quoted(&from.name), quoted(&target.name)));
+            let label = edge_label(loaded, need, &outputs).map(|text| format!(" [label={}]", quoted(&text)));
+            let from = quoted(&loaded.targets[need as usize].name);
+            out.push_str(&format!("  {from} -> {}{};\n", quoted(&target.name), label.unwrap_or_default()));
         }
     }
     out.push_str("}\n");
     out
+}
+
+/// As dot; names are numbers, since a word such as `end` would be one of mermaid's own.
+fn mermaid(loaded: &Loaded, roots: &[u32], standings: &Standings) -> String {
+    let mut out = String::from("graph LR\n");
+    let closure = closure(loaded, roots);
+    let label = |text: &str| text.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;");
+    for &t in &closure {
+        let target = &loaded.targets[t as usize];
+        out.push_str(&format!("  t{t}[\"{}<br>{}\"]\n", label(&target.name), label(&target.rule)));
+    }
+    for &t in &closure {
+        for (need, outputs) in needs(loaded, t) {
+            let label = edge_label(loaded, need, &outputs).map(|text| format!("|\"{}\"|", label(&text)));
+            out.push_str(&format!("  t{need} -->{} t{t}\n", label.unwrap_or_default()));
+        }
+    }
+    for &t in &closure {
+        if let Some(standing) = standings.get(&loaded.targets[t as usize].name) {
+            out.push_str(&format!("  style t{t} fill:{},color:#222\n", fill(&standing.state)));
+        }
+    }
+    out
+}
+
+/// The outputs that are taken, where they are not the default one alone.
+fn edge_label(loaded: &Loaded, from: u32, outputs: &[&str]) -> Option<String> {
+    let first = loaded.targets[from as usize].outputs.first().map(|o| o.name.as_str());
+    match outputs {
+        [] => None,
+        [only] if Some(*only) == first => None,
+        several => Some(several.join(", ")),
+    }
 }
 
 fn fill(state: &State) -> &'static str {
@@ -230,7 +267,7 @@ mod tests {
     use mosbuild_engine::load::{LoadedTarget, OutputDecl, OutputKind, ResolvedRef};
 
     /// kernel needs linux and initramfs; initramfs needs modules; modules needs linux:modules.
-    fn graph() -> Loaded {
+    pub(super) fn graph() -> Loaded {
         let target = |name: &str, needs: &[(u32, Option<&str>)]| LoadedTarget {
             name: name.into(),
             rule: "r".into(),
@@ -258,7 +295,7 @@ mod tests {
         loaded
     }
 
-    fn standings() -> Standings {
+    pub(super) fn standings() -> Standings {
         [("linux", State::Fresh), ("modules", State::Stale("inputs changed".into()))]
             .map(|(name, state)| (name.to_owned(), Standing { state, size: None, cost: None }))
             .into()
@@ -288,6 +325,19 @@ mod tests {
         assert!(text.contains(r##""linux" [label="linux\na \"b\" \\", fillcolor="#d5f0d5"];"##), "{text}");
         assert!(text.contains("\"linux\" -> \"modules\" [label=\"modules\"];"), "{text}");
         assert!(text.contains("\"initramfs\" -> \"kernel\";"), "{text}");
+    }
+
+    #[test]
+    fn mermaid_numbers_names_and_escapes_labels() {
+        let mut loaded = graph();
+        loaded.targets[0].rule = "a \"b\" <i>".into();
+        let text = mermaid(&loaded, &[3], &standings());
+        assert!(text.starts_with("graph LR\n  t0[\"linux<br>a &quot;b&quot; &lt;i>\"]\n"), "{text}");
+        assert!(text.contains("  t0 -->|\"modules\"| t1\n  t1 --> t2\n  t0 --> t3\n  t2 --> t3\n"), "{text}");
+        assert!(
+            text.ends_with("  style t0 fill:#d5f0d5,color:#222\n  style t1 fill:#fff1c2,color:#222\n"),
+            "{text}"
+        );
     }
 
     #[test]
