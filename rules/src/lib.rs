@@ -46,6 +46,11 @@ pub fn module_fault(line: &str) -> Option<String> {
     modules::line_fault(line)
 }
 
+/// The programs that a kernel of this configuration needs beside those of every kernel: its target's `tools`.
+pub fn kernel_programs(config: &str) -> std::collections::BTreeSet<&'static str> {
+    linux::programs(config)
+}
+
 /// Every rule, with the version that is in the keys of its steps: raise it when the same fields make another plan.
 pub fn registry() -> Registry {
     Registry::new(vec![

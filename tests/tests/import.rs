@@ -90,7 +90,18 @@ fn the_old_pipelines_files_become_a_workspace() {
         shown["targets"].as_array().unwrap().iter().map(|t| t["name"].as_str().unwrap()).collect();
     names.sort_unstable();
     let all = [
-        "corex", "firmware", "linux", "miniroot", "modules", "my_init", "mycelium", "packages", "rfs",
+        "corex",
+        "firmware",
+        "initramfs",
+        "kernel",
+        "linux",
+        "miniroot",
+        "modules",
+        "my_init",
+        "mycelium",
+        "packages",
+        "rfs",
+        "rootfs",
         "system",
     ];
     assert_eq!(names, all);

@@ -23,11 +23,12 @@ pub struct ImportArgs {
     kind: Option<Kind>,
 }
 
-/// Prints `targets:` with what the files became.
+/// Prints `targets:` with what the files became, and `dist:` where an image comes of it.
 pub fn run(ui: &Ui, args: &ImportArgs) -> Result<u8, Failure> {
     let mut text = String::from("targets:\n");
     let mut known: Vec<(String, String)> = Vec::new();
     let mut files = Vec::new();
+    let mut parts: Vec<Block> = Vec::new();
     for path in &args.files {
         files.push((path, kind(path, args.kind)?, read(path)?));
     }
@@ -45,13 +46,20 @@ pub fn run(ui: &Ui, args: &ImportArgs) -> Result<u8, Failure> {
         }
         text.push_str(&format!("  # {shown}\n"));
         text.extend(imported.targets.iter().map(Block::text));
+        parts.extend(imported.targets.into_iter().filter(|block| !block.off));
         text.push('\n');
         for remark in imported.remarks {
             let place = if remark.line == 0 { shown.clone() } else { format!("{shown}:{}", remark.line) };
             ui.warn(&format!("{place}: {}", remark.text));
         }
     }
-    ui.out(&format!("{}\n", text.trim_end()))?;
+    let image = import::assembly(&parts);
+    if !image.is_empty() {
+        text.push_str("  # The image, as the old pipeline put it together.\n");
+        text.extend(image.iter().map(Block::text));
+        parts.extend(image);
+    }
+    ui.out(&format!("{}\n{}", text.trim_end(), import::dist(&parts)))?;
     Ok(0)
 }
 

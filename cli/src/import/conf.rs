@@ -1,7 +1,9 @@
 //! Files that are settings: of the kernel, of the image's init, of the upload.
 //! Knows what each became; prints no secret.
 
-use super::yaml::{Block, map, scalar};
+use mosbuild_rules::kernel_programs;
+
+use super::yaml::{self, Block, list, map, scalar};
 use super::{Imported, lines};
 
 /// A whole `.config`: its version is in its heading, `# Linux/x86 6.12.44 Kernel Configuration`.
@@ -34,6 +36,10 @@ pub(super) fn kernel(path: &str, text: &str) -> Imported {
             _ => {}
         }
     }
+    let programs: Vec<&str> = kernel_programs(text).into_iter().collect();
+    if !programs.is_empty() {
+        block = block.with("tools", list(&programs));
+    }
     all.targets.push(block);
     all
 }
@@ -48,13 +54,18 @@ pub(super) fn my_init(path: &str) -> Imported {
             "my_init.conf and services/ want a folder of their own: all of it goes to /etc/my_init",
         );
     }
-    let installed = format!(
-        "[{}, {}, {}]",
+    let installed = [
         map(&[("from", folder), ("to", "/etc/my_init")]),
         map(&[("link", "/sbin/my_init"), ("at", "/sbin/init")]),
         map(&[("link", "/sbin/my_init"), ("at", "/init")]),
+        map(&[("dir", "/var/cache/bin"), ("mode", "0755")]),
+        "{ node: /dev/console, type: char, major: 5, minor: 1, mode: \"0600\" }".into(),
+    ];
+    all.targets.push(Block::new("system", 0, "files").with("install", yaml::lines(&installed)));
+    all.remark(
+        0,
+        "the old pipeline made /dev/console as root; here the archive has it, and nobody needs to be root",
     );
-    all.targets.push(Block::new("system", 0, "files").with("install", installed));
     all
 }
 

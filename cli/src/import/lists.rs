@@ -38,7 +38,8 @@ pub(super) fn packages(path: &str, text: &str) -> Imported {
 pub(super) fn modules(path: &str, text: &str) -> Imported {
     let mut all = faults(text, module_fault);
     let block = Block::new("modules", 0, "modules").with("from", scalar("linux:modules"));
-    all.targets.push(block.with("list", scalar(path)));
+    all.targets.push(block.with("list", scalar(path)).with("load", scalar("/etc/modules")));
+    all.remark(0, "the names are also written to /etc/modules, in order, for the service that loads them");
     all.remark(0, "the modules come from a target `linux`: import kernel.config too, or write one");
     let firmware = Block::new("firmware", 0, "firmware").with("for", "modules");
     let url = "https://cdn.kernel.org/pub/linux/kernel/firmware/linux-firmware-20250808.tar.xz";

@@ -1,6 +1,7 @@
 //! The configuration of a shell pipeline as targets: what was read becomes YAML, what has no equivalent a remark.
 //! Knows the old formats; neither reads nor prints.
 
+mod assembly;
 mod conf;
 mod lists;
 mod sources;
@@ -8,6 +9,7 @@ mod sources;
 mod tests;
 mod yaml;
 
+pub use assembly::{assembly, dist};
 pub use yaml::Block;
 
 /// Which file of the old pipeline something is.

@@ -119,6 +119,41 @@ fn a_kernel_config_tells_version_and_name() {
         "{yaml}"
     );
     assert_eq!(remarks.len(), 1, "{remarks:?}");
+    assert!(!yaml.contains("tools"), "{yaml}");
+    let (yaml, _) = printed(Kind::Kernel, &format!("{text}CONFIG_KERNEL_XZ=y\nCONFIG_DEBUG_INFO_BTF=y\n"));
+    assert!(yaml.ends_with("    tools: [pahole, xz]\n"), "{yaml}");
+}
+
+#[test]
+fn parts_are_put_together_as_far_as_there_are_any() {
+    let parts = |kinds: &[(Kind, &str)]| -> Vec<Block> {
+        kinds.iter().flat_map(|(kind, text)| read(*kind, "config/it", text).targets).collect()
+    };
+    let image = |parts: &[Block]| assembly(parts).iter().map(Block::text).collect::<String>();
+    let sources =
+        (Kind::Sources, "git:my_init:https://h/a:1:build_my_init\nrelease:c:https://h/c:1:install_c\n");
+    assert_eq!(image(&parts(&[sources])), "");
+    let some = parts(&[sources, (Kind::Packages, "musl\n"), (Kind::MyInit, "")]);
+    let text = image(&some);
+    assert!(text.contains("    layers: [packages, my_init, c, system]\n"), "{text}");
+    assert!(text.ends_with("  initramfs: { rule: cpio, root: rootfs, compress: xz }\n"), "{text}");
+    let mut all = some;
+    all.extend(parts(&[(Kind::Modules, "ahci\n"), (Kind::Kernel, "CONFIG_A=y\n")]));
+    let text = image(&all);
+    assert!(text.contains("    layers: [packages, my_init, c, modules, firmware, system]\n"), "{text}");
+    assert!(text.ends_with("  kernel: { rule: kernel, linux: linux, initramfs: initramfs }\n"), "{text}");
+    all.extend(assembly(&all));
+    assert_eq!(
+        dist(&all),
+        "\ndist:\n  vmlinuz.efi: kernel\n  initramfs.cpio.xz: initramfs\n  \
+         \"vmlinuz-{linux.version}-{my_init.rev}.efi\": kernel\n"
+    );
+    // A component that is called like a part of the image keeps its name.
+    let mut taken =
+        parts(&[(Kind::Packages, "musl\n"), (Kind::Sources, "git:rootfs:https://h/r:1:build_r\n")]);
+    taken.extend(assembly(&taken));
+    assert_eq!(taken.iter().filter(|block| block.name == "rootfs").count(), 1);
+    assert_eq!(dist(&taken), "\ndist:\n  initramfs.cpio.xz: initramfs\n");
 }
 
 #[test]

@@ -22,6 +22,25 @@ impl Block {
         Block { name: name.into(), line, fields: vec![("rule", rule.into())], ..Block::default() }
     }
 
+    /// A target of a rule whose fields are the entries of a [`map`], all in one line.
+    pub fn inline(name: &str, rule: &str, entries: &str) -> Block {
+        let fields = entries.trim_start_matches("{ ").trim_end_matches(" }");
+        let line = format!("{{ rule: {rule}, {fields} }}");
+        Block { name: name.into(), fields: vec![("", line)], ..Block::default() }
+    }
+
+    /// Its rule.
+    pub fn rule(&self) -> &str {
+        match self.fields.first() {
+            Some(("rule", rule)) => rule,
+            Some((_, line)) => {
+                let rest = line.trim_start_matches("{ rule: ");
+                rest.split(',').next().unwrap_or_default()
+            }
+            None => "",
+        }
+    }
+
     /// With one more field; `value` is YAML.
     pub fn with(mut self, field: &'static str, value: impl Into<String>) -> Block {
         self.fields.push((field, value.into()));
@@ -32,8 +51,17 @@ impl Block {
     pub fn text(&self) -> String {
         let mut lines: Vec<String> = self.comments.iter().map(|comment| format!("  # {comment}")).collect();
         let before = if self.off { "  # " } else { "  " };
-        lines.push(format!("{before}{}:", scalar(&self.name)));
-        lines.extend(self.fields.iter().map(|(field, value)| format!("{before}  {field}: {value}")));
+        match self.fields.as_slice() {
+            [("", line)] => lines.push(format!("{before}{}: {line}", scalar(&self.name))),
+            fields => {
+                lines.push(format!("{before}{}:", scalar(&self.name)));
+                let field = |(field, value): &(&str, String)| {
+                    let value = value.replace('\n', &format!("\n{before}    "));
+                    format!("{before}  {field}:{}{value}", if value.starts_with('\n') { "" } else { " " })
+                };
+                lines.extend(fields.iter().map(field));
+            }
+        }
         lines.iter().map(|line| format!("{}\n", line.trim_end())).collect()
     }
 }
@@ -59,6 +87,16 @@ pub fn scalar(text: &str) -> String {
     }
     out.push('"');
     out
+}
+
+/// `[a, b]`, each a text.
+pub fn list(texts: &[&str]) -> String {
+    format!("[{}]", texts.iter().map(|text| scalar(text)).collect::<Vec<_>>().join(", "))
+}
+
+/// A list with an entry a line; the entries are YAML.
+pub fn lines(entries: &[String]) -> String {
+    entries.iter().map(|entry| format!("\n- {entry}")).collect()
 }
 
 /// `{ a: x, b: y }`, the values texts.

@@ -59,8 +59,8 @@ impl Builtin for CheckConfig {
             kconfig = Some(scanned);
         }
         let tools: BTreeSet<&str> = cx.param("tools").split_whitespace().collect();
-        for (symbol, program) in PROGRAMS {
-            if result.get(symbol) == Some(&Value::Yes) && !tools.contains(program) {
+        for (symbol, program) in programs(&result) {
+            if !tools.contains(program) {
                 problems
                     .push(format!("CONFIG_{symbol}=y needs the program {program}: add `tools: [{program}]`"));
             }
@@ -89,6 +89,11 @@ impl Builtin for CheckConfig {
         made.outputs.insert("config".into(), config);
         Ok(made)
     }
+}
+
+/// Symbols that are on with the program that each needs.
+pub fn programs(config: &Config) -> impl Iterator<Item = (&'static str, &'static str)> {
+    PROGRAMS.into_iter().filter(|(symbol, _)| config.get(symbol) == Some(&Value::Yes))
 }
 
 struct Fragment {

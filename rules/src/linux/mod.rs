@@ -240,6 +240,12 @@ impl Linux {
     }
 }
 
+/// The programs of `tools` that a configuration needs; none if it is not one.
+pub fn programs(config: &str) -> std::collections::BTreeSet<&'static str> {
+    let config = mosbuild_formats::kconfig::Config::parse(config).unwrap_or_default();
+    check::programs(&config).map(|(_, program)| program).collect()
+}
+
 fn is_base(text: &str) -> bool {
     let board = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
     BASES.contains(&text)
