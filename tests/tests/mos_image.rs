@@ -160,6 +160,57 @@ fn an_unknown_profile_is_told_with_those_there_are() {
     output.says("config/profiles/nightly");
 }
 
+/// `build.sh --check-deps`: what the image needs is told with who needs it, and what is missing with the command that
+/// installs it. The host is made to lack a few things.
+#[test]
+fn doctor_names_what_the_image_needs() {
+    let mut space = Space::mos();
+    // Programs by their names, but for some.
+    let gone = ["git", "qemu-system-x86_64", "bc", "xz"];
+    let bin = space.base().join("bin");
+    std::fs::create_dir(&bin).unwrap();
+    for folder in std::env::split_paths(&std::env::var_os("PATH").unwrap()) {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let link = bin.join(entry.file_name());
+            if !gone.iter().any(|name| entry.file_name() == *name) && !link.exists() {
+                std::os::unix::fs::symlink(entry.path(), link).unwrap();
+            }
+        }
+    }
+    space.env("PATH", &bin);
+    let output = space.run(&["doctor"]);
+    assert_eq!(output.code, Some(3), "{output}");
+    for (name, command) in [
+        ("git", "apt-get install git"),
+        ("qemu-system-x86_64", "apt-get install qemu-system-x86"),
+        ("bc", "apt-get install bc"),
+        ("xz", "apt-get install xz-utils"),
+    ] {
+        assert!(output.stdout.contains(&format!("{name}: not found")), "{name}: {output}");
+        assert!(output.stdout.contains(command), "{command}: {output}");
+    }
+    let answer: Value = serde_json::from_str(&space.run(&["doctor", "--json"]).stdout).unwrap();
+    let findings = answer["findings"].as_array().unwrap();
+    let by = |what: &str| -> Vec<&str> {
+        let finding =
+            findings.iter().find(|f| f["what"] == what).unwrap_or_else(|| panic!("{what}: {answer:#}"));
+        finding["needed_by"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect()
+    };
+    assert!(by("qemu-system-x86_64").contains(&"boot"));
+    assert!(by("bc").contains(&"linux") && by("bc").contains(&"kernel"));
+    assert!(by("git").contains(&"my_init") || by("plan").contains(&"my_init"), "{answer:#}");
+    assert!(by("sandbox").contains(&"packages"));
+    // The Rust target of the components, where this host has not got it.
+    let plan = findings.iter().find(|f| f["what"] == "plan");
+    if let Some(plan) = plan {
+        assert!(
+            plan["problem"].to_string().contains("the Rust target x86_64-unknown-linux-musl"),
+            "{plan:#}"
+        );
+        assert!(plan["help"].to_string().contains("rustup target add x86_64-unknown-linux-musl"), "{plan:#}");
+    }
+}
+
 /// The lists are those of the pipeline that this replaces, word for word.
 #[test]
 fn the_lists_are_the_old_ones() {
