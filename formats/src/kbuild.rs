@@ -127,24 +127,24 @@ impl Kbuild {
     /// As lines that [`Kbuild::parse`] reads: a Makefile's path behind `: `, under it line, name and symbols of each
     /// object, at the end the symbols that are set behind `= `. Equal sources give equal text.
     pub fn to_text(&self) -> String {
-        let mut files: BTreeMap<&str, Vec<(usize, &str, &[String])>> = BTreeMap::new();
-        for (name, makers) in &self.makers {
-            for maker in makers {
-                files.entry(&maker.file).or_default().push((maker.line, name, &maker.symbols));
-            }
-        }
+        let named = |(name, makers): (&'_ String, &'_ Vec<Maker>)| {
+            let all = makers
+                .iter()
+                .map(|maker| (maker.file.clone(), maker.line, name.clone(), maker.symbols.clone()));
+            all.collect::<Vec<_>>()
+        };
+        let all: BTreeSet<_> = self.makers.iter().flat_map(named).collect();
         let mut text = String::new();
-        for (file, mut objects) in files {
-            objects.sort_unstable();
-            objects.dedup();
-            let _ = writeln!(text, ": {file}");
-            for (line, name, symbols) in objects {
-                let _ = write!(text, "{line} {name}");
-                symbols.iter().for_each(|symbol| {
-                    let _ = write!(text, " {symbol}");
-                });
-                text.push('\n');
+        let mut last = None;
+        for (file, line, name, symbols) in &all {
+            if last.replace(file) != Some(file) {
+                let _ = writeln!(text, ": {file}");
             }
+            let _ = write!(text, "{line} {name}");
+            symbols.iter().for_each(|symbol| {
+                let _ = write!(text, " {symbol}");
+            });
+            text.push('\n');
         }
         for symbol in &self.set {
             let _ = writeln!(text, "= {symbol}");

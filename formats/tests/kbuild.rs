@@ -60,7 +60,6 @@ fn the_modules_of_real_kernels_are_known() {
     assert_eq!(read.to_text(), text);
     // A tenth of it where nothing else runs.
     assert!(took < Duration::from_secs(1), "{} Makefiles took {took:?}", files.len());
-    println!("{} Makefiles, {} bytes of text, {took:?}", files.len(), text.len());
 
     let Some(fixtures) = common::fixtures("modules") else { return };
     let configs = fixtures.join("../kernel-config");
@@ -78,7 +77,6 @@ fn the_modules_of_real_kernels_are_known() {
             let count = |fits: fn(&Verdict<'_>) -> bool| verdicts.iter().filter(|v| fits(v)).count();
             let made = count(|v| matches!(v, Verdict::Made));
             let off = count(|v| matches!(v, Verdict::Off(_)));
-            println!("{folder} {list}: {made} of {} are made, {off} are off", names.len());
             assert!(made * 100 >= names.len() * share, "{folder} {list}: {made} of {}", names.len());
             assert!(off * 200 <= names.len() * 5, "{folder} {list}: {off} of {}", names.len());
         }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use mosbuild_tests::alpine::not_run;
 use mosbuild_tests::mos::PROFILES;
 use mosbuild_tests::{Output, Space, repository};
 use serde_json::Value;
@@ -348,7 +349,7 @@ fn kernel_source() -> Option<PathBuf> {
 #[test]
 fn the_kernels_configuration_comes_out_as_asked_and_wrong_modules_stop_the_compile() {
     let Some(source) = kernel_source() else {
-        println!("did not run: there is no /usr/src/linux-source-6.12.tar.xz");
+        not_run("there is no /usr/src/linux-source-6.12.tar.xz");
         return;
     };
     let mut space = Space::mos();

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use mosbuild_tests::alpine::not_run;
 use mosbuild_tests::mos::PROFILES;
 use mosbuild_tests::{Fault, Mirror, Space, need, repository};
 use serde_json::Value;
@@ -215,7 +216,7 @@ fn faults_of_services_are_told() {
 fn programs_of_packages_are_where_alpine_puts_them() {
     let shared = repository().join("../shared/fixtures/alpine");
     if !shared.exists() {
-        println!("did not run: ../shared is not there");
+        not_run("the fixtures of ../shared are not there");
         return;
     }
     let tree = std::fs::read_to_string(shared.join("expected/v3.19-tree.tsv")).unwrap();
