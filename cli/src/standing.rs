@@ -24,6 +24,8 @@ pub enum State {
     Stale(String),
     /// It was never built here.
     New,
+    /// A build would first find what its source stands for.
+    Unlocked,
     /// Its last run failed, and nothing has changed since.
     Failed,
     /// Nothing is known to have changed, but its result is gone from the store.
@@ -45,6 +47,7 @@ impl State {
             State::Fresh => "fresh",
             State::Stale(_) => "changed",
             State::New => "new",
+            State::Unlocked => "unlocked",
             State::Failed => "failed",
             State::Gone => "gone",
             State::Waits(_) => "waits",
@@ -61,6 +64,7 @@ impl State {
             State::Waits(target) => format!("waits for {target}"),
             State::Blocked(why) => format!("blocked ({})", first_line(why)),
             State::Group => String::new(),
+            State::Unlocked => "source not locked".into(),
             other => other.word().into(),
         }
     }
@@ -77,7 +81,7 @@ impl State {
     pub fn paint(&self) -> Paint {
         match self {
             State::Fresh | State::WasBuilt => Paint::Green,
-            State::Stale(_) | State::New | State::Gone => Paint::Yellow,
+            State::Stale(_) | State::New | State::Unlocked | State::Gone => Paint::Yellow,
             State::Failed | State::Blocked(_) => Paint::Red,
             State::Waits(_) => Paint::Cyan,
             State::Group => Paint::Dim,
@@ -181,6 +185,7 @@ fn state(forecast: &Forecast, notes: &[&StepRun]) -> State {
             let note = notes.iter().find(|n| n.step == *step);
             match note.map(|n| &n.reason) {
                 Some(Reason::New) => State::New,
+                Some(Reason::Unlocked) => State::Unlocked,
                 Some(Reason::FailedBefore) => State::Failed,
                 Some(Reason::ResultGone | Reason::BlobLost { .. }) => State::Gone,
                 Some(_) if notes.len() > 1 => State::Stale(step.clone()),
@@ -394,6 +399,8 @@ pub mod tests {
         assert_eq!(state(&run, &[&new]), State::New);
         let failed = note("a", "run", Reason::FailedBefore);
         assert_eq!(state(&run, &[&failed]), State::Failed);
+        let unlocked = note("a", "run", Reason::Unlocked);
+        assert_eq!(state(&run, &[&unlocked]).text(), "source not locked");
         let changed = note("a", "run", Reason::KeyChanged);
         assert_eq!(state(&run, &[&changed]).text(), "changed (inputs changed)");
         assert_eq!(state(&Forecast::DependsOn("b".into()), &[]).text(), "waits for b");

@@ -211,7 +211,7 @@ fn edge_label(loaded: &Loaded, from: u32, outputs: &[&str]) -> Option<String> {
 fn fill(state: &State) -> &'static str {
     match state {
         State::Fresh | State::WasBuilt => "#d5f0d5",
-        State::Stale(_) | State::New | State::Gone => "#fff1c2",
+        State::Stale(_) | State::New | State::Unlocked | State::Gone => "#fff1c2",
         State::Failed | State::Blocked(_) => "#f7c9c9",
         State::Waits(_) => "#d3e8f7",
         State::Group => "#eeeeee",
