@@ -249,6 +249,7 @@ mod tests {
     use mosbuild_cache::{CaptureOptions, Tree, TreePath};
     use mosbuild_engine::action::Available;
     use mosbuild_engine::fetch::{FetchOptions, Fetcher};
+    use mosbuild_engine::item::NoServices;
 
     use super::*;
 
@@ -302,6 +303,7 @@ mod tests {
                 pin: None,
                 fetcher: &Fetcher::new(FetchOptions::default()),
                 progress: &|_, _, _| {},
+                services: &NoServices,
             };
             let names = (1..=patches.len()).map(|n| format!("patches/{n}.patch")).collect();
             let made = ApplyPatches { names }.run(&cx)?;
