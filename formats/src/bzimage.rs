@@ -19,9 +19,14 @@ const MAGIC: &[u8] = b"HdrS";
 /// Longest text accepted.
 const TEXT_MAX: usize = 1024;
 
+/// Whether this is one.
+pub fn is(image: &[u8]) -> bool {
+    image.get(0x202..0x206) == Some(MAGIC)
+}
+
 /// The whole text: release, builder, build number and date.
 pub fn version(image: &[u8]) -> Result<&str, Error> {
-    if image.get(0x202..0x206) != Some(MAGIC) {
+    if !is(image) {
         return Err(Error::NoHeader);
     }
     let word = |at: usize| match image.get(at..at + 2) {

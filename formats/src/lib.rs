@@ -1,5 +1,5 @@
-//! Codecs over bytes: Alpine packages, cpio, compression, what git prints, kernel modules and their indexes, kernel
-//! configuration, patches, tarballs, zip archives, the list of linux-firmware.
+//! Codecs over bytes: Alpine packages, cpio, compression, ELF, what git prints, kernel modules and their indexes, kernel
+//! configuration and images, patches, tarballs, zip archives, the list of linux-firmware.
 //! Knows no file system beyond `Read` and `Write`, no cache, no build graph and no terminal.
 //! Every parser takes hostile input: it returns an error or a bounded value, and never panics.
 
@@ -14,6 +14,7 @@ pub mod git;
 pub mod elf;
 pub mod kbuild;
 pub mod kconfig;
+pub mod kernel_image;
 mod modindex;
 pub mod modinfo;
 pub mod newc;
@@ -21,3 +22,4 @@ pub mod patch;
 pub mod tarball;
 pub mod whence;
 pub mod zipfile;
+pub mod zboot;

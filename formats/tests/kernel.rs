@@ -4,8 +4,10 @@ mod common;
 
 use std::fs;
 
-use mosbuild_formats::bzimage;
+use mosbuild_formats::compress::{Compression, compress};
 use mosbuild_formats::kconfig::{Config, Symbols, Value, check_fragment, diff};
+use mosbuild_formats::kernel_image::{self, Kind};
+use mosbuild_formats::{bzimage, zboot};
 use proptest::prelude::*;
 
 const CONFIGS: [&str; 3] =
@@ -197,6 +199,54 @@ fn the_version_is_read_within_bounds() {
     assert_eq!(bzimage::version(b"\x7fELF"), Err(bzimage::Error::NoHeader));
 }
 
+/// An arm64 Image: its header, and this text behind it.
+fn arm64(text: &[u8]) -> Vec<u8> {
+    let mut image = vec![0; 0x1000];
+    image[0x38..0x3c].copy_from_slice(b"ARM\x64");
+    image.extend_from_slice(text);
+    image
+}
+
+/// An EFI zboot image as zboot-header.S lays it out, with this payload.
+fn zimg(name: &[u8], payload: &[u8], appended: &[u8]) -> Vec<u8> {
+    let mut image = vec![0; 0x400];
+    image[..8].copy_from_slice(b"MZ\0\0zimg");
+    image[8..12].copy_from_slice(&0x400_u32.to_le_bytes());
+    image[12..16].copy_from_slice(&(payload.len() as u32).to_le_bytes());
+    image[24..24 + name.len()].copy_from_slice(name);
+    [&image, payload, appended].concat()
+}
+
+#[test]
+fn a_release_is_read_off_the_banner() {
+    let text =
+        b"Linux version %s\0Linux version  (\0Linux version 6.12.44-mos (mosbuild@mosbuild) (gcc) #1 SMP\n\0\
+                 Linux version 5.0-archive (a@b)";
+    let image = arm64(text);
+    assert_eq!(kernel_image::kind(&image), Some(Kind::Arm64Image));
+    assert_eq!(kernel_image::release(&image).unwrap(), "6.12.44-mos");
+    for (name, how, appended) in [
+        (&b"gzip"[..], Compression::Gzip { level: 9 }, &b""[..]),
+        (b"zstd22", Compression::Zstd { level: 19 }, &[0, 0x10, 0, 0]),
+        (b"xzkern", Compression::Xz { level: 6 }, &[0, 0x10, 0, 0]),
+    ] {
+        let packed = zimg(name, &compress(&image, how, 1).unwrap(), appended);
+        assert_eq!(kernel_image::kind(&packed), Some(Kind::Zboot));
+        assert!(zboot::unpack(&packed).unwrap() == image);
+        assert_eq!(kernel_image::release(&packed).unwrap(), "6.12.44-mos");
+    }
+    let said = |image: &[u8]| kernel_image::release(image).unwrap_err().to_string();
+    assert_eq!(said(&arm64(b"Linux version 6.12")), "kernel image has no version text");
+    assert!(said(b"\x7fELF").starts_with("not a kernel image"));
+    let lz4 = zimg(b"lz4", b"\x02\x21\x4c\x18", b"");
+    assert_eq!(said(&lz4), "the EFI zboot image is compressed with \"lz4\", which cannot be read here");
+    let mut far = zimg(b"gzip", b"\x1f\x8b", b"");
+    assert!(said(&far).starts_with("the payload of the EFI zboot image: "), "{}", said(&far));
+    far[12] = 0xff;
+    assert!(said(&far).contains("out of bounds"));
+    assert!(said(&far[..40]).contains("no zimg"));
+}
+
 /// MOSBUILD_TEST_BZIMAGE names a kernel image; file(1) must agree.
 #[test]
 #[allow(clippy::print_stderr)]
@@ -232,5 +282,20 @@ proptest! {
         image[0x1f1] = sectors;
         let _ = bzimage::version(&image);
         let _ = bzimage::release(&image[..len]);
+    }
+
+    #[test]
+    fn odd_arm64_images_do_not_panic(header in prop::collection::vec(any::<u8>(), 0..80), gzip: bool, len in 0usize..0x480) {
+        let payload = compress(&arm64(b"Linux version 1 ("), Compression::Gzip { level: 1 }, 1).unwrap();
+        let mut image = if gzip { zimg(b"gzip", &payload, b"") } else { arm64(b"Linux version 1 (") };
+        image.truncate(image.len().min(len.max(8)));
+        let _ = kernel_image::release(&image);
+        for (at, byte) in header.iter().enumerate().skip(8) {
+            if let Some(place) = image.get_mut(at) {
+                *place = *byte;
+            }
+        }
+        let _ = kernel_image::release(&image);
+        let _ = zboot::unpack(&header);
     }
 }

@@ -165,11 +165,14 @@ impl Rule for Cpio {
         let facts = [
             ("compress", format.name().to_owned()),
             ("level", level.to_string()),
-            ("root", self.root.clone()),
+            (ROOT, self.root.clone()),
         ];
         facts.map(|(name, value)| (name.to_owned(), value)).into()
     }
 }
+
+/// What a `cpio` advertises as: the reference that its root is.
+pub const ROOT: &str = "root";
 
 struct Pack {
     format: Format,

@@ -9,12 +9,15 @@ use mosbuild_engine::field;
 use mosbuild_engine::load::{FieldError, OutputDecl, RefKind, RefUse, RuleFacts};
 use mosbuild_engine::plan::Planner;
 use mosbuild_engine::rule::{PlanError, Rule};
-use mosbuild_formats::bzimage;
+use mosbuild_formats::{kernel_image, zboot};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::arch::{self, Arch};
+use crate::cpio;
 use crate::linux::make;
 use crate::preflight::{self, Preflight};
+use crate::programs::Programs;
 use crate::steps::{at, builtin, command, made, read, writable};
 
 /// Raised when the same fields are planned in another way.
@@ -49,8 +52,8 @@ impl Rule for Kernel {
 
     fn plan(&self, planner: &mut Planner<'_>) -> Result<(), PlanError> {
         let advertised = |key: &str| planner.advertised(&self.linux, key).unwrap_or_default();
-        let (arch, tools) = (advertised("arch"), advertised("tools"));
-        let arch = if arch.is_empty() { planner.arch() } else { &arch };
+        let arch = Arch::of_kernel(planner, &self.linux)?;
+        let tools = advertised("tools");
         let tools: Vec<String> = tools.split_whitespace().map(str::to_owned).collect();
         let kbuild = make::Kbuild { arch, epoch: planner.epoch(), tools: &tools };
         let linux = |output: &str| planner.upstream_output(&self.linux, output);
@@ -64,6 +67,7 @@ impl Rule for Kernel {
             ("bcj", planner.advertised(&self.initramfs, "bcj").unwrap_or_default()),
             ("config-file", advertised("config-file")),
             ("efi", efi.to_owned()),
+            ("arch", arch.name.to_owned()),
         ];
         let mut step = builtin("preflight", Preflight, vec![read("config", config.clone())], &params);
         step.gates = vec![
@@ -71,6 +75,13 @@ impl Rule for Kernel {
             (planner.target_index(planner.name())?, "relink".into()),
         ];
         planner.step(step);
+        if let Some(root) = planner.advertised(&self.initramfs, cpio::ROOT) {
+            let root = vec![read("root", planner.upstream(&root)?)];
+            let params = [("arch", arch.name.to_owned())];
+            let mut step = builtin("programs", Programs, root, &params);
+            step.gates = vec![(planner.target_index(planner.name())?, "relink".into())];
+            planner.step(step);
+        }
         let inputs = vec![
             at("source", source, make::SOURCE),
             writable("objects", objects, make::OBJECTS),
@@ -90,7 +101,8 @@ impl Rule for Kernel {
     }
 
     fn advertise(&self) -> BTreeMap<String, String> {
-        [("initramfs".to_owned(), self.initramfs.clone())].into()
+        let entries = [("initramfs", &self.initramfs), (arch::LINUX, &self.linux)];
+        entries.map(|(k, v)| (k.to_owned(), v.clone())).into()
     }
 }
 
@@ -111,13 +123,19 @@ impl Builtin for Verify {
     }
 
     fn run(&self, cx: &BuiltinCx<'_>) -> Result<Made, StepError> {
-        let image = cx.bytes("image")?;
-        let release = bzimage::release(&image).map_err(|e| StepError::new(e.to_string()))?;
         let expected = cx.bytes("release")?;
         let expected = String::from_utf8_lossy(&expected).trim().to_owned();
-        if release != expected {
-            let text = format!("the image says it is {release}, but its modules are those of {expected}");
-            return Err(StepError::new(text));
+        let mut notes = Vec::new();
+        match kernel_image::release(&cx.bytes("image")?) {
+            Ok(release) if release == expected => {}
+            Ok(release) => {
+                let text = format!("the image says it is {release}, but its modules are those of {expected}");
+                return Err(StepError::new(text));
+            }
+            Err(kernel_image::Error::Zboot(e @ zboot::Error::Compression(_))) => {
+                notes.push(format!("warning: the image's release is not compared with the modules': {e}"));
+            }
+            Err(e) => return Err(StepError::new(e.to_string())),
         }
         preflight::archive(&cx.bytes("initramfs")?, &cx.bytes("config")?)?;
         let (digest, size, _) = cx.blob("image")?;
@@ -125,7 +143,7 @@ impl Builtin for Verify {
         Ok(Made {
             outputs: BTreeMap::from([("file".to_owned(), file)]),
             facts: BTreeMap::from([("version".to_owned(), expected)]),
-            notes: Vec::new(),
+            notes,
         })
     }
 }

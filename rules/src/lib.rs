@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod batches;
+mod arch;
 mod boot_test;
 mod command;
 mod component;
@@ -25,6 +26,7 @@ mod one_or_many;
 mod packages;
 mod preflight;
 mod release;
+mod programs;
 mod rootfs;
 pub mod shares;
 mod size;
@@ -35,6 +37,9 @@ mod unpack;
 mod url;
 
 use mosbuild_engine::rule::{Registry, RuleType};
+
+pub use arch::Arch;
+pub use boot_test::image_for_qemu;
 
 /// What is wrong with a line of a list of packages, comments taken off; the rule refuses it at build time.
 pub fn package_fault(line: &str) -> Option<String> {

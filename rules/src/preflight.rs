@@ -7,6 +7,8 @@ use mosbuild_engine::action::{Builtin, BuiltinCx, Made, OutKind, StepError};
 use mosbuild_formats::compress::Format;
 use mosbuild_formats::kconfig::Config;
 
+use crate::arch::Arch;
+
 /// A symbol and what the image needs it for.
 struct Need {
     symbol: &'static str,
@@ -17,7 +19,7 @@ fn need(symbol: &'static str, why: impl Into<String>) -> Need {
     Need { symbol, why: why.into() }
 }
 
-/// Input `config`; params `compress` and `bcj` (of the initramfs, empty if not known), `efi` (yes or no) and
+/// Input `config`; params `compress` and `bcj` (of the initramfs, empty if not known), `efi` (yes or no), `arch` and
 /// `config-file` (where a person adds symbols). No output: it succeeds or not.
 pub struct Preflight;
 
@@ -36,13 +38,16 @@ impl Builtin for Preflight {
 
     fn run(&self, cx: &BuiltinCx<'_>) -> Result<Made, StepError> {
         let config = parse(&cx.bytes("config")?)?;
-        let needs = required(cx.param("compress"), cx.param("bcj"), cx.param("efi") == "yes");
+        let arch =
+            Arch::named(cx.param("arch")).ok_or_else(|| StepError::new(Arch::unknown(cx.param("arch")).0))?;
+        let efi = cx.param("efi") == "yes";
+        let needs = required(arch, cx.param("compress"), cx.param("bcj"), efi);
         let lacking: Vec<Need> = needs.into_iter().filter(|n| !config.enabled(n.symbol)).collect();
         if !lacking.is_empty() {
             return Err(refuse(&lacking, cx.param("config-file")));
         }
         let mut made = Made::default();
-        for need in advised().into_iter().filter(|n| !config.enabled(n.symbol)) {
+        for need in advised(arch, efi).into_iter().filter(|n| !config.enabled(n.symbol)) {
             let note = format!("warning: CONFIG_{} is not set: {}", need.symbol, need.why);
             (cx.log)(&note);
             made.notes.push(note);
@@ -109,32 +114,49 @@ fn decompressor(format: &str) -> Option<&'static str> {
     }
 }
 
-fn required(compress: &str, bcj: &str, efi: bool) -> Vec<Need> {
+/// xz's filters for programs: name, number in a block's head, and the symbol of the kernel's decoder.
+const BCJ: [(&str, u64, &str); 7] = [
+    ("x86", 0x04, "XZ_DEC_X86"),
+    ("powerpc", 0x05, "XZ_DEC_POWERPC"),
+    ("arm", 0x07, "XZ_DEC_ARM"),
+    ("armthumb", 0x08, "XZ_DEC_ARMTHUMB"),
+    ("sparc", 0x09, "XZ_DEC_SPARC"),
+    ("arm64", 0x0a, "XZ_DEC_ARM64"),
+    ("riscv", 0x0b, "XZ_DEC_RISCV"),
+];
+
+fn filtered((name, _, symbol): (&str, u64, &'static str)) -> Need {
+    need(symbol, format!("the initramfs went through xz's {name} filter"))
+}
+
+fn required(arch: &Arch, compress: &str, bcj: &str, efi: bool) -> Vec<Need> {
     let mut needs = vec![need("BLK_DEV_INITRD", "without it the kernel unpacks no initramfs")];
     if let Some(symbol) = decompressor(compress) {
         needs.push(need(symbol, format!("the initramfs is compressed with {compress}")));
     }
-    if bcj == "x86" {
-        needs.push(need("XZ_DEC_X86", "the initramfs went through xz's x86 filter"));
-    }
+    needs.extend(BCJ.into_iter().filter(|(name, ..)| *name == bcj).map(filtered));
     needs.push(need("BINFMT_ELF", "without it no program starts, /init included"));
     needs.push(need("DEVTMPFS", "the init system mounts /dev from it"));
     if efi {
-        needs.push(need("EFI_STUB", "without it firmware cannot start the image as vmlinuz.efi"));
+        needs.push(need(arch.efi, "without it firmware cannot start the image as vmlinuz.efi"));
     }
     needs
 }
 
 /// Whose absence is worth a word, although images without it exist.
-fn advised() -> Vec<Need> {
-    vec![
+fn advised(arch: &Arch, efi: bool) -> Vec<Need> {
+    let mut needs = vec![
         need("BINFMT_SCRIPT", "scripts that start with #! cannot be run, /init included"),
         need("PRINTK", "the kernel says nothing, not even why it cannot start"),
-        need("SERIAL_8250_CONSOLE", "no serial console, which boot tests read"),
+        need(arch.console.0, "no serial console, which boot tests read"),
         need("PROC_FS", "there is no /proc"),
         need("SYSFS", "there is no /sys"),
         need("TMPFS", "/run and /tmp cannot be mounted, and the root is a ramfs without a bound"),
-    ]
+    ];
+    if efi && arch.name == "aarch64" {
+        needs.push(need("EFI_ZBOOT", "the image is not compressed"));
+    }
+    needs
 }
 
 fn refuse(lacking: &[Need], file: &str) -> StepError {
@@ -145,10 +167,12 @@ fn refuse(lacking: &[Need], file: &str) -> StepError {
     let lines: Vec<String> = lacking.iter().map(|n| format!("CONFIG_{}=y", n.symbol)).collect();
     let place = if file.is_empty() { "a fragment of the linux target" } else { file };
     let mut error = StepError::new(text).help(format!("add to {place}: {}", lines.join(" ")));
-    if lacking.iter().any(|n| n.symbol == "EFI_STUB") {
-        error = error
-            .help("EFI_STUB needs EFI and ACPI; `efi: false` says that no firmware starts this image itself");
-    }
+    let needs = match lacking.iter().find(|n| Arch::ALL.iter().any(|arch| arch.efi == n.symbol)) {
+        Some(need) if need.symbol == "EFI_STUB" => "EFI_STUB needs EFI and ACPI; ",
+        Some(_) => "",
+        None => return error,
+    };
+    error = error.help(format!("{needs}`efi: false` says that no firmware starts this image itself"));
     error
 }
 
@@ -189,9 +213,8 @@ pub fn archive(bytes: &[u8], config: &[u8]) -> Result<(), StepError> {
             return Err(StepError::new("the initramfs has an integrity check that the kernel does not know")
                 .help("compress it with `xz --check=crc32`"));
         }
-        if xz.filters.contains(&0x04) && !config.enabled("XZ_DEC_X86") {
-            lacking.push(need("XZ_DEC_X86", "the initramfs went through xz's x86 filter"));
-        }
+        let used = BCJ.into_iter().filter(|(_, number, _)| xz.filters.contains(number));
+        lacking.extend(used.filter(|(.., symbol)| !config.enabled(symbol)).map(filtered));
     }
     match lacking.is_empty() {
         true => Ok(()),
@@ -207,7 +230,7 @@ fn parse(bytes: &[u8]) -> Result<Config, StepError> {
 struct XzHead {
     /// 0 none, 1 CRC32, 4 CRC64, 10 SHA-256.
     check: u8,
-    /// Filter numbers: 0x04 is x86, 0x21 LZMA2.
+    /// Filter numbers: those of [`BCJ`], 0x21 is LZMA2.
     filters: Vec<u64>,
 }
 
@@ -257,9 +280,13 @@ mod tests {
 
     use super::*;
 
+    fn arch(name: &str) -> &'static Arch {
+        Arch::named(name).unwrap()
+    }
+
     fn lacking(config: &str, compress: &str, efi: bool) -> Vec<&'static str> {
         let config = Config::parse(config).unwrap();
-        let needs = required(compress, "", efi).into_iter();
+        let needs = required(arch("x86_64"), compress, "", efi).into_iter();
         needs.filter(|n| !config.enabled(n.symbol)).map(|n| n.symbol).collect()
     }
 
@@ -276,7 +303,7 @@ mod tests {
             assert_eq!(lacking(&without, "xz", true), [symbol]);
         }
         assert_eq!(lacking("", "xz", false), ["BLK_DEV_INITRD", "RD_XZ", "BINFMT_ELF", "DEVTMPFS"]);
-        let error = refuse(&required("xz", "", true)[..2], "config/kernel.fragment");
+        let error = refuse(&required(arch("x86_64"), "xz", "", true)[..2], "config/kernel.fragment");
         assert_eq!(
             error.message,
             "the kernel's configuration lacks what the image needs:\n  \
@@ -308,6 +335,24 @@ mod tests {
         assert_eq!(lacking("zstd", new), ["FW_LOADER_COMPRESS_ZSTD"]);
     }
 
+    #[test]
+    fn hints_are_those_of_the_architecture() {
+        let last = |name: &str| {
+            let needs = required(arch(name), "xz", "arm64", true);
+            assert!(needs.iter().any(|n| n.symbol == "XZ_DEC_ARM64"));
+            refuse(&needs[needs.len() - 1..], "f").help.join("; ")
+        };
+        let no = "`efi: false` says that no firmware starts this image itself";
+        assert_eq!(last("x86_64"), format!("add to f: CONFIG_EFI_STUB=y; EFI_STUB needs EFI and ACPI; {no}"));
+        assert_eq!(last("aarch64"), format!("add to f: CONFIG_EFI=y; {no}"));
+        let of =
+            |name: &str, efi: bool| advised(arch(name), efi).iter().map(|n| n.symbol).collect::<Vec<_>>();
+        assert!(of("x86_64", true).contains(&"SERIAL_8250_CONSOLE"));
+        assert!(of("aarch64", true).ends_with(&["TMPFS", "EFI_ZBOOT"]));
+        assert!(of("aarch64", false).contains(&"SERIAL_AMBA_PL011_CONSOLE"));
+        assert!(!of("aarch64", false).contains(&"EFI_ZBOOT"));
+    }
+
     fn xz(args: &[&str]) -> Vec<u8> {
         let mut child = Command::new("xz")
             .args(["-c", "-z"])
@@ -332,6 +377,8 @@ mod tests {
         let filtered = xz(&["--check=crc32", "--x86", "--lzma2=dict=1MiB"]);
         assert!(fails(&filtered, config).contains("CONFIG_XZ_DEC_X86"));
         assert!(archive(&filtered, b"CONFIG_RD_XZ=y\nCONFIG_XZ_DEC_X86=y\n").is_ok());
+        let arm = xz(&["--check=crc32", "--arm64", "--lzma2=dict=1MiB"]);
+        assert!(fails(&arm, b"CONFIG_RD_XZ=y\nCONFIG_XZ_DEC_X86=y\n").contains("CONFIG_XZ_DEC_ARM64:"));
         let threaded = xz(&["--check=crc32", "-T2", "--block-size=16KiB", "--x86", "--lzma2"]);
         assert!(fails(&threaded, config).contains("CONFIG_XZ_DEC_X86"));
         assert!(archive(b"0707010000", b"").is_ok());

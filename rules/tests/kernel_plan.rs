@@ -82,7 +82,8 @@ fn the_compile_waits_for_the_preflight_and_the_relink_reads_its_objects() {
     assert_eq!(node("modules:check").step.params["folder"], "x86");
     assert_eq!(names(&node("linux:compile").needs), ["linux:check", "linux:unpack"]);
     assert_eq!(names(&node("kernel:preflight").needs), ["linux:check"]);
-    assert_eq!(names(&node("kernel:relink").gated_by), ["kernel:preflight"]);
+    assert_eq!(names(&node("kernel:relink").gated_by), ["kernel:preflight", "kernel:programs"]);
+    assert_eq!(names(&node("kernel:programs").needs), ["root:install"]);
     assert_eq!(
         names(&node("kernel:relink").needs),
         ["initramfs:pack", "linux:check", "linux:compile", "linux:unpack"]
@@ -207,8 +208,47 @@ fn wrong_fields_are_refused() {
 /// What only planning tells is refused before anything runs.
 #[test]
 fn an_architecture_that_is_not_there_is_refused() {
+    let message = "kernels are built and booted for x86_64 and aarch64, not for riscv64".to_owned();
     let dir = workspace(&FILE.replace("arch: x86_64 }", "arch: riscv64 }"));
+    let whole = loaded(dir.path()).unwrap();
+    let errors = graph(&whole).err().unwrap();
+    assert_eq!(errors, [&*message, &*message, &*message]);
+    // A field of its own is refused at load.
+    let dir = workspace(&FILE.replace("tools: xz", "arch: arm64"));
+    let error = loaded(dir.path()).err().unwrap();
+    assert!(error.contains("not for arm64") && error.contains("did you mean aarch64?"), "{error}");
+}
+
+/// The field of `linux` decides for all that follows from it, in a workspace of another architecture.
+#[test]
+fn an_architecture_goes_from_the_kernel_to_its_machine() {
+    let (own, other) = match std::env::consts::ARCH {
+        "aarch64" => ("aarch64", "x86_64"),
+        _ => ("x86_64", "aarch64"),
+    };
+    let file = FILE.replace("arch: x86_64", &format!("arch: {own}"));
+    let file = file.replace("tools: xz", &format!("arch: {other}"))
+        + "  direct: { rule: boot-test, kernel: \"linux:bzImage\", initramfs: initramfs, expect: READY }\n  \
+         prebuilt: { rule: command, run: x, outputs: vmlinuz }\n  \
+         elsewhere: { rule: boot-test, kernel: prebuilt, expect: READY }\n";
+    let dir = workspace(&file);
     let loaded = loaded(dir.path()).unwrap();
-    let errors = graph(&loaded).err().unwrap();
-    assert!(errors.contains(&"kernels are built for x86_64 only, not for riscv64".to_owned()), "{errors:?}");
+    let graph = graph(&loaded).unwrap();
+    let step = |wanted: &str| {
+        let ix = (0..graph.steps.len() as u32).find(|ix| name(&loaded, &graph, *ix) == wanted);
+        &graph.steps[ix.unwrap_or_else(|| panic!("{wanted}")) as usize].step
+    };
+    let tools = |wanted: &str| match &step(wanted).work {
+        Work::Command(command) => command.tools.clone(),
+        Work::Builtin(_) => panic!("{wanted} is no command"),
+    };
+    for wanted in ["linux:configure", "linux:compile", "kernel:relink"] {
+        assert!(tools(wanted).contains(&format!("{other}-linux-gnu-gcc")), "{:?}", tools(wanted));
+    }
+    for wanted in ["linux:check", "kernel:preflight", "kernel:programs"] {
+        assert_eq!(step(wanted).params["arch"], other);
+    }
+    for (wanted, arch) in [("boot:boot", other), ("direct:boot", other), ("elsewhere:boot", own)] {
+        assert_eq!(tools(wanted), [format!("qemu-system-{arch}")]);
+    }
 }

@@ -2,7 +2,7 @@
 //! Knows QEMU's command line; what is in the image is none of its business.
 
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use mosbuild_cache::Output;
 use mosbuild_engine::build::{BuildOptions, named, prepare};
 use mosbuild_engine::load::{Loaded, LoadedTarget, Step};
+use mosbuild_rules::Arch;
 
 use super::build::{RunArgs, execute};
 use super::test::RULE as TEST_RULE;
@@ -71,7 +72,7 @@ pub fn run(ui: &Ui, global: &GlobalArgs, words: Vec<String>, args: &BootArgs) ->
     let grounds = Grounds::open(ui, global, &args.run.store, None, Access::Write)?;
     let loaded = grounds.site.load()?;
     let machine = choose(&loaded, args.target.as_deref())?;
-    let arch = loaded.arch.clone();
+    let arch = arch_of(&loaded, machine.kernel.target);
     let Hypervisor::Qemu = args.hypervisor;
     let program = format!("qemu-system-{arch}");
     if !on_path(&program) {
@@ -89,13 +90,14 @@ pub fn run(ui: &Ui, global: &GlobalArgs, words: Vec<String>, args: &BootArgs) ->
     }
     let mut session = Session::on(grounds)?;
     let kernel = path(&mut session, &options, &machine.kernel)?;
+    let unpacked = unpack(&kernel, &session.workspace.dirs.state)?;
     let initramfs = match &machine.initramfs {
         Some(part) => Some(path(&mut session, &options, part)?),
         None => None,
     };
     let qemu = Qemu {
         arch,
-        kernel,
+        kernel: unpacked.clone().unwrap_or(kernel),
         initramfs,
         cmdline: args.cmdline.clone().or(machine.cmdline).unwrap_or_default(),
         memory: args.memory.or(machine.memory).unwrap_or(MEMORY),
@@ -104,7 +106,30 @@ pub fn run(ui: &Ui, global: &GlobalArgs, words: Vec<String>, args: &BootArgs) ->
     // The image is in the store: while it runs, others may build in this workspace.
     drop(session);
     interrupt::hand_over();
-    start(ui, &program, qemu)
+    let ended = start(ui, &program, qemu);
+    if let Some(unpacked) = unpacked {
+        let _ = std::fs::remove_file(unpacked);
+    }
+    ended
+}
+
+/// The architecture that a kernel is for: that of the `linux` behind it, else the workspace's.
+fn arch_of(loaded: &Loaded, kernel: u32) -> String {
+    let kernel = &loaded.targets[kernel as usize];
+    let linux = kernel.references.iter().find(|r| r.field.first() == Some(&Step::Key("linux".into())));
+    let linux = linux.map_or(kernel, |r| &loaded.targets[r.target as usize]);
+    linux.value.get("arch").and_then(|v| v.as_str()).unwrap_or(&loaded.arch).to_owned()
+}
+
+/// Writes the image that QEMU is to be given in place of `kernel` into the workspace's state, where it is another.
+fn unpack(kernel: &Path, state: &Path) -> Result<Option<PathBuf>, Failure> {
+    let failed = |e: &dyn std::fmt::Display| Failure::new(1, format!("{}: {e}", kernel.display()));
+    let Some(image) = mosbuild_rules::image_for_qemu(&std::fs::read(kernel)?).map_err(|e| failed(&e))? else {
+        return Ok(None);
+    };
+    let path = state.join(format!("boot.{}", std::process::id()));
+    std::fs::write(&path, image).map_err(|e| failed(&e))?;
+    Ok(Some(path))
 }
 
 fn choose(loaded: &Loaded, target: Option<&str>) -> Result<Machine, Failure> {
@@ -214,17 +239,9 @@ impl Qemu {
         let memory = format!("{}M", self.memory);
         let mut all: Vec<std::ffi::OsString> = Vec::new();
         let mut put = |words: &[&str]| all.extend(words.iter().map(std::ffi::OsString::from));
-        let console = match self.arch.as_str() {
-            "aarch64" | "arm" => {
-                put(&["-machine", "virt"]);
-                "ttyAMA0"
-            }
-            "riscv64" => {
-                put(&["-machine", "virt"]);
-                "ttyS0"
-            }
-            _ => "ttyS0",
-        };
+        let known = Arch::named(&self.arch);
+        put(known.map_or(&["-machine", "virt"], |arch| arch.qemu.1));
+        let console = known.map_or("ttyS0", |arch| arch.console.1);
         put(&["-accel", if native { "kvm" } else { "tcg" }, "-cpu", if native { "host" } else { "max" }]);
         put(&["-m", &memory, "-smp", "2", "-no-reboot", "-nographic", "-nodefaults"]);
         // With signals, unlike -nographic's own console: Ctrl-C ends the machine.

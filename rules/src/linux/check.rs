@@ -9,9 +9,10 @@ use mosbuild_engine::action::{Builtin, BuiltinCx, Made, OutKind, StepError};
 use mosbuild_formats::kconfig::{self, Config, Symbols, Value};
 
 use super::hints::{self, Depends};
+use crate::arch::Arch;
 
 /// Programs that kbuild runs if a symbol is on, beside those that every kernel needs.
-const PROGRAMS: [(&str, &str); 9] = [
+const PROGRAMS: [(&str, &str); 10] = [
     ("KERNEL_XZ", "xz"),
     ("KERNEL_ZSTD", "zstd"),
     ("KERNEL_LZ4", "lz4"),
@@ -21,6 +22,7 @@ const PROGRAMS: [(&str, &str); 9] = [
     ("MODULE_COMPRESS_XZ", "xz"),
     ("MODULE_COMPRESS_ZSTD", "zstd"),
     ("DEBUG_INFO_BTF", "pahole"),
+    ("EFI_ZBOOT", "hexdump"),
 ];
 /// Differences to a full configuration that are listed one by one.
 const LISTED: usize = 20;
@@ -58,6 +60,11 @@ impl Builtin for CheckConfig {
             problems.push(describe(&unmet, &result, &scanned));
             kconfig = Some(scanned);
         }
+        let full = match cx.param("full") {
+            "" => None,
+            name => Some((name, parse(name, &text(cx, name)?)?)),
+        };
+        problems.extend(full.as_ref().and_then(|(name, config)| foreign(name, config, cx.param("arch"))));
         let tools: BTreeSet<&str> = cx.param("tools").split_whitespace().collect();
         for (symbol, program) in programs(&result) {
             if !tools.contains(program) {
@@ -68,9 +75,7 @@ impl Builtin for CheckConfig {
         if !problems.is_empty() {
             return Err(StepError::new(problems.join("\n")));
         }
-        if !cx.param("full").is_empty() {
-            let name = cx.param("full");
-            let full = parse(name, &text(cx, name)?)?;
+        if let Some((name, full)) = full {
             let changes = differences(&full, &asked, &result);
             if !changes.is_empty() {
                 let scanned = match kconfig {
@@ -148,6 +153,15 @@ fn describe(unmet: &[Unmet<'_>], result: &Config, kconfig: &Scanned) -> String {
     text
 }
 
+/// A full configuration of another architecture: kbuild would drop most of it without a word.
+fn foreign(name: &str, full: &Config, arch: &str) -> Option<String> {
+    let of = |arch: &Arch| full.enabled(&arch.kbuild.to_uppercase());
+    let other = Arch::ALL.iter().find(|other| of(other) && other.name != arch)?;
+    let wanted = Arch::named(arch).is_some_and(of);
+    (!wanted)
+        .then(|| format!("{name} is a configuration of {}, and the kernel is to be of {arch}", other.name))
+}
+
 /// What became of a full configuration, without what fragments and mosbuild itself set.
 fn differences(full: &Config, fragments: &[Fragment], result: &Config) -> Vec<kconfig::Change> {
     let ours = ["LOCALVERSION", "LOCALVERSION_AUTO", "INITRAMFS_SOURCE"];
@@ -214,11 +228,12 @@ struct Scanned {
 fn scan(cx: &BuiltinCx<'_>) -> Result<Scanned, StepError> {
     let source = cx.tree("source")?;
     let mut scanned = Scanned { symbols: Symbols::default(), depends: BTreeMap::new() };
+    let own = format!("arch/{}/", Arch::named(cx.param("arch")).map_or("", |arch| arch.folder));
     for entry in source.iter() {
         let path = entry.path.to_string();
         let name = path.rsplit('/').next().unwrap_or(&path);
         // Other architectures define the same symbols in other words.
-        let foreign = path.starts_with("arch/") && !path.starts_with("arch/x86/") && path != "arch/Kconfig";
+        let foreign = path.starts_with("arch/") && !path.starts_with(&own) && path != "arch/Kconfig";
         if !name.starts_with("Kconfig") || foreign {
             continue;
         }
@@ -272,6 +287,20 @@ mod tests {
              a.fragment:5: CONFIG_CPU_FREQ: wanted not set, got y (another symbol selects it, or it is the default)\n  \
              b.fragment:3: CONFIG_R8160: wanted m, got not set (this kernel has no such symbol; did you mean R8169?)"
         );
+    }
+
+    #[test]
+    fn a_full_configuration_of_another_architecture_is_refused() {
+        let said = |text: &str, arch: &str| foreign("kernel.config", &Config::parse(text).unwrap(), arch);
+        let wrong = "kernel.config is a configuration of x86_64, and the kernel is to be of aarch64";
+        assert_eq!(said("CONFIG_X86_64=y\n", "aarch64").as_deref(), Some(wrong));
+        assert_eq!(
+            said("CONFIG_ARM64=y\n", "x86_64").as_deref().map(|text| text.contains("of aarch64,")),
+            Some(true)
+        );
+        assert_eq!(said("CONFIG_ARM64=y\n", "aarch64"), None);
+        // It names none: parts of a configuration are no fault.
+        assert_eq!(said("CONFIG_64BIT=y\n", "aarch64"), None);
     }
 
     #[test]

@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 
 use mosbuild_engine::action::{Command, CommandOutput, EnvVar, OutKind};
 
+use crate::arch::Arch;
+
 /// The kernel's source, read-only.
 pub const SOURCE: &str = "/src/linux";
 /// Kbuild's object directory, in `$OUT`.
@@ -23,29 +25,50 @@ pub const BASE_CONFIG: &str = "/config/base.config";
 /// The resulting configuration.
 pub const CONFIG: &str = "/config/kernel.config";
 
-/// Host programs of every step beside the Essential ones, and the library of objtool, which x86_64 always builds.
-const TOOLS: [&str; 15] = [
-    "ar",
-    "as",
-    "awk",
-    "bc",
-    "bison",
-    "flex",
-    "gcc",
-    "ld",
-    "libelf-dev",
-    "make",
-    "nm",
-    "objcopy",
-    "objdump",
-    "readelf",
-    "strip",
-];
+/// Programs of every step beside the Essential ones and a toolchain, and the library of objtool, which x86_64 always
+/// builds, and of what BTF needs.
+const TOOLS: [&str; 6] = ["awk", "bc", "bison", "flex", "libelf-dev", "make"];
+/// The toolchain: the host's, which kbuild's own programs are made with, and that of the kernel's architecture.
+const TOOLCHAIN: [&str; 9] = ["ar", "as", "gcc", "ld", "nm", "objcopy", "objdump", "readelf", "strip"];
+
+/// What kbuild makes of vmlinux on an architecture.
+struct Boot {
+    /// Where it is in the objects.
+    folder: &'static str,
+    /// Names the image, which is the make target and the file, in the folder of .config.
+    image: &'static str,
+    /// What a relink makes anew in any case.
+    anew: &'static [&'static str],
+}
+
+impl Boot {
+    fn of(arch: &Arch) -> Boot {
+        match arch.folder {
+            "arm64" => Boot {
+                folder: "arch/arm64/boot",
+                // Image.gz would be no EFI program, and boot loaders unpack it or not.
+                image: "image=Image\nif grep -q '^CONFIG_EFI_ZBOOT=y' .config; then image=vmlinuz.efi; fi",
+                anew: &["Image", "vmlinux.bin", "vmlinuz", "vmlinuz.o", "vmlinuz.efi.elf"],
+            },
+            _ => Boot {
+                folder: "arch/x86/boot",
+                image: "image=bzImage",
+                anew: &[
+                    "vmlinux.bin",
+                    "compressed/vmlinux",
+                    "compressed/vmlinux.bin*",
+                    "compressed/vmlinux.relocs",
+                    "compressed/piggy.*",
+                ],
+            },
+        }
+    }
+}
 
 /// What decides how make is called: the same in all steps of a kernel.
 pub struct Kbuild<'a> {
-    /// ARCH.
-    pub arch: &'a str,
+    /// What the kernel runs on; where that is not this host, Debian's cross toolchain is used.
+    pub arch: &'static Arch,
     /// SOURCE_DATE_EPOCH, which becomes the build's date.
     pub epoch: u64,
     /// Further programs.
@@ -100,7 +123,8 @@ fi
 
     /// Compiles everything by the configuration at [`CONFIG`], with an empty archive inside.
     pub fn compile(&self) -> Command {
-        let boot = format!("{OBJECTS}/arch/x86/boot");
+        let Boot { folder, image, anew } = Boot::of(self.arch);
+        let anew = anew.join(" ");
         let script = format!(
             r#"{kmake}
 {same}
@@ -108,13 +132,14 @@ mkdir -p {OBJECTS} "$OUT/modules/lib/modules"
 cp {CONFIG} {OBJECTS}/.config
 : > {INITRAMFS}
 cd {OBJECTS}
+{image}
 if grep -q '^CONFIG_MODULES=y' .config; then
-  kmake bzImage modules
+  kmake $image modules
   same
   kmake modules_install INSTALL_MOD_PATH="$OUT/modules" DEPMOD=true
   rm -f "$OUT"/modules/lib/modules/*/build "$OUT"/modules/lib/modules/*/source
 else
-  kmake bzImage
+  kmake $image
   same
   modules=$OUT/modules/lib/modules/$(cat include/config/kernel.release)
   mkdir "$modules"
@@ -123,11 +148,11 @@ else
     if [ -e $list ]; then cp $list "$modules/"; fi
   done
 fi
-mv {boot}/bzImage "$OUT/bzImage"
+mv {folder}/$image "$OUT/bzImage"
 cp System.map "$OUT/System.map"
 # What a relink makes anew in any case, and modules, which it never makes.
-rm -f vmlinux.o .tmp_vmlinux* .config.old {boot}/vmlinux.bin
-rm -f {boot}/compressed/vmlinux {boot}/compressed/vmlinux.bin* {boot}/compressed/vmlinux.relocs {boot}/compressed/piggy.*
+rm -f vmlinux.o .tmp_vmlinux* .config.old
+(cd {folder} && rm -f {anew})
 find . -name '*.ko' -delete
 # What would mislead make once all files have one modification time.
 rm -f usr/initramfs_inc_data usr/.initramfs_inc_data.cmd
@@ -147,13 +172,15 @@ find . \( -name '.*.cmd' -o -name '.*.d' \) -exec sed -i '\#^  */usr/#d' {{}} +
 
     /// Links the objects at [`OBJECTS`] with the archive at [`INITRAMFS`]. Output `bzImage`.
     pub fn relink(&self) -> Command {
+        let Boot { folder, image, .. } = Boot::of(self.arch);
         let script = format!(
             r#"{kmake}
 {same}
 cd {OBJECTS}
-kmake bzImage
+{image}
+kmake $image
 same
-cp arch/x86/boot/bzImage "$OUT/bzImage"
+cp {folder}/$image "$OUT/bzImage"
 "#,
             kmake = self.kmake(),
             same = SAME_CONFIG,
@@ -163,10 +190,19 @@ cp arch/x86/boot/bzImage "$OUT/bzImage"
 
     /// LOCALVERSION is set on the command line, and empty: else setlocalversion may append a `+`.
     fn kmake(&self) -> String {
+        let cross = match self.prefix() {
+            Some(prefix) => format!(" CROSS_COMPILE={prefix}"),
+            None => String::new(),
+        };
         format!(
-            "kmake() {{ make --no-print-directory -C {SOURCE} O={OBJECTS} ARCH={} LOCALVERSION= \"$@\"; }}",
-            self.arch
+            "kmake() {{ make --no-print-directory -C {SOURCE} O={OBJECTS} ARCH={}{cross} LOCALVERSION= \"$@\"; }}",
+            self.arch.kbuild
         )
+    }
+
+    /// What the names of a cross toolchain begin with, where one is needed.
+    fn prefix(&self) -> Option<String> {
+        (!self.arch.is_host()).then(|| format!("{}-", self.arch.gnu))
     }
 
     fn command(&self) -> Command {
@@ -177,7 +213,10 @@ cp arch/x86/boot/bzImage "$OUT/bzImage"
             ("KBUILD_BUILD_VERSION", "1".into()),
             ("KCONFIG_NOTIMESTAMP", "1".into()),
         ];
-        let mut tools: Vec<String> = TOOLS.iter().map(|t| (*t).to_owned()).collect();
+        let mut tools: Vec<String> = TOOLS.iter().chain(&TOOLCHAIN).map(|t| (*t).to_owned()).collect();
+        if let Some(prefix) = self.prefix() {
+            tools.extend(TOOLCHAIN.iter().map(|tool| format!("{prefix}{tool}")));
+        }
         tools.extend(self.tools.iter().cloned());
         tools.sort_unstable();
         tools.dedup();
@@ -251,13 +290,22 @@ mod tests {
 
     #[test]
     fn scripts_are_shell() {
-        let kbuild = Kbuild { arch: "x86_64", epoch: 1_735_689_600, tools: &["xz".to_owned()] };
-        let configure = kbuild.configure(&Base::Target("tinyconfig"), vec!["/config/a".into()], Some("-x"));
-        for command in [configure, kbuild.compile(), kbuild.relink()] {
-            let script = command.script.unwrap();
-            let checked = std::process::Command::new("sh").args(["-n", "-c", &script]).output().unwrap();
-            assert!(checked.status.success(), "{}\n{script}", String::from_utf8_lossy(&checked.stderr));
-            assert!(command.tools.contains(&"xz".to_owned()) && command.jobserver);
+        for (name, make) in [("x86_64", "ARCH=x86_64 "), ("aarch64", "ARCH=arm64 ")] {
+            let arch = Arch::named(name).unwrap();
+            let kbuild = Kbuild { arch, epoch: 1_735_689_600, tools: &["xz".to_owned()] };
+            let configure =
+                kbuild.configure(&Base::Target("tinyconfig"), vec!["/config/a".into()], Some("-x"));
+            for command in [configure, kbuild.compile(), kbuild.relink()] {
+                let script = command.script.unwrap();
+                let checked = std::process::Command::new("sh").args(["-n", "-c", &script]).output().unwrap();
+                assert!(checked.status.success(), "{}\n{script}", String::from_utf8_lossy(&checked.stderr));
+                assert!(command.tools.contains(&"xz".to_owned()) && command.jobserver);
+                // The host's own compiler is needed in any case, a cross compiler only for another architecture.
+                let cross = format!("{}-gcc", arch.gnu);
+                assert!(command.tools.contains(&"gcc".to_owned()) && script.contains(make));
+                assert_eq!(command.tools.contains(&cross), !arch.is_host());
+                assert_eq!(script.contains("CROSS_COMPILE="), !arch.is_host());
+            }
         }
     }
 }

@@ -30,6 +30,7 @@ use mosbuild_engine::rule::{PlanError, Rule};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::arch::{self, Arch};
 use crate::one_or_many::OneOrMany;
 use crate::source::Source;
 use crate::steps::{at, builtin, command, made, read};
@@ -59,7 +60,7 @@ pub struct Linux {
     /// Appended to the version: `-mos`.
     #[serde(default)]
     localversion: Option<String>,
-    /// Architecture; x86_64 is the only one yet. The workspace's `arch` if absent.
+    /// Architecture: x86_64 or aarch64; the workspace's `arch` if absent. Another than the host's is cross-compiled.
     #[serde(default)]
     arch: Option<String>,
     /// Host programs that this configuration needs beside those of every kernel: xz for KERNEL_XZ.
@@ -110,12 +111,8 @@ impl Rule for Linux {
     }
 
     fn plan(&self, planner: &mut Planner<'_>) -> Result<(), PlanError> {
-        let arch = self.arch.as_deref().unwrap_or(planner.arch());
-        if arch != "x86_64" {
-            let text = format!("kernels are built for x86_64 only, not for {arch}");
-            return Err(PlanError::new(2, text));
-        }
-        let make = make::Kbuild { arch, epoch: planner.epoch(), tools: self.tools.all() };
+        let arch = Arch::planned(self.arch.as_deref().unwrap_or(planner.arch()))?;
+        let kbuild = make::Kbuild { arch, epoch: planner.epoch(), tools: self.tools.all() };
         let source = read("source", self.source.plan(planner));
         let unpack = planner.step(builtin("unpack", unpack::Unpack, vec![source], &[]));
         let source = made(unpack, "source");
@@ -134,7 +131,7 @@ impl Rule for Linux {
             inputs.push(at(path, Input::Path(path.clone()), &place));
             fragments.push(place);
         }
-        let configure = make.configure(&base, fragments, self.localversion.as_deref());
+        let configure = kbuild.configure(&base, fragments, self.localversion.as_deref());
         let configure = planner.step(command("configure", configure, inputs));
 
         let asked = self.laid_over().chain(self.full());
@@ -144,6 +141,7 @@ impl Rule for Linux {
             ("fragments", self.laid_over().cloned().collect::<Vec<_>>().join("\n")),
             ("full", self.full().cloned().unwrap_or_default()),
             ("tools", self.tools.all().join(" ")),
+            ("arch", arch.name.to_owned()),
         ];
         let check = planner.step(builtin("check", check::CheckConfig, inputs, &params));
 
@@ -152,7 +150,7 @@ impl Rule for Linux {
 
         let inputs =
             vec![at("config", made(check, "config"), make::CONFIG), at("source", source, make::SOURCE)];
-        let compile = planner.step(command("compile", make.compile(), inputs));
+        let compile = planner.step(command("compile", kbuild.compile(), inputs));
         for name in ["bzImage", "modules", "objects", "system_map"] {
             planner.output(name, compile, name);
         }
@@ -166,12 +164,12 @@ impl Rule for Linux {
     fn advertise(&self) -> BTreeMap<String, String> {
         let config = self.laid_over().last().or(self.full());
         let entries = [
-            ("tools", self.tools.all().join(" ")),
-            ("arch", self.arch.clone().unwrap_or_default()),
-            ("config-file", config.cloned().unwrap_or_default()),
-            ("config-files", self.laid_over().chain(self.full()).cloned().collect::<Vec<_>>().join("\n")),
+            ("tools", Some(self.tools.all().join(" "))),
+            (arch::ARCH, self.arch.clone()),
+            ("config-file", config.cloned()),
+            ("config-files", Some(self.laid_over().chain(self.full()).cloned().collect::<Vec<_>>().join("\n"))),
         ];
-        entries.map(|(k, v)| (k.to_owned(), v)).into()
+        entries.into_iter().filter_map(|(k, v)| Some((k.to_owned(), v?))).collect()
     }
 }
 
@@ -218,6 +216,10 @@ impl Linux {
                 fault(field!["source"], "a kernel is no crate".into(), Some(help.into()));
             }
             None => {}
+        }
+        if let Some(name) = self.arch.as_deref().filter(|name| Arch::named(name).is_none()) {
+            let (message, help) = Arch::unknown(name);
+            fault(field!["arch"], message, Some(help));
         }
         if let Some(text) = &self.localversion {
             let plain = |c: char| c.is_ascii_alphanumeric() || "-._+~".contains(c);

@@ -4,9 +4,12 @@
 //! Neither the accelerator nor the host's speed is in the key: `timeout` is the same everywhere, so it is to suit
 //! emulation (the default does, for small images).
 
+mod memory;
+
 use std::path::Path;
 use std::time::Duration;
 
+use mosbuild_cache::{Output, OutputKind};
 use mosbuild_engine::action::{
     Builtin, BuiltinCx, Command, CommandOutput, Console, Made, OutKind, StepError,
 };
@@ -14,14 +17,13 @@ use mosbuild_engine::field;
 use mosbuild_engine::load::{FieldError, OutputDecl, RefKind, RefUse, RuleFacts};
 use mosbuild_engine::plan::Planner;
 use mosbuild_engine::rule::{PlanError, Rule};
+use mosbuild_formats::zboot;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::cpio;
-use crate::memory::Forecast;
+use crate::arch::Arch;
 use crate::one_or_many::OneOrMany;
-use crate::size::human;
-use crate::steps::{at, builtin, command, read};
+use crate::steps::{at, builtin, command, file_output, made, read};
 
 /// Raised when the same fields are planned in another way.
 pub const VERSION: u32 = 1;
@@ -109,12 +111,10 @@ pub fn parse_memory(text: &str) -> Option<u64> {
     }
 }
 
-/// Starts QEMU with the positional parameters, by KVM if a machine really runs with it: that /dev/kvm can be opened
-/// does not tell (some hosts have one that cannot set a register, or never executes anything). The probe is a ROM
-/// whose reset vector leaves through the debug exit: 16 comes out as 33.
-pub const START: &str = r#"accel=tcg
-if [ -w /dev/kvm ]; then
-  truncate -s 65520 probe.rom
+/// Tells whether a machine really runs with KVM: that /dev/kvm can be opened does not (some hosts have one that cannot
+/// set a register, or never executes anything). On x86 the probe is a ROM whose reset vector leaves through the debug
+/// exit: 16 comes out as 33.
+const PROBE_X86: &str = r#"  truncate -s 65520 probe.rom
   printf '\260\020\346\364\364' >> probe.rom
   truncate -s 65536 probe.rom
   status=0
@@ -122,13 +122,31 @@ if [ -w /dev/kvm ]; then
     -device isa-debug-exit,iobase=0xf4,iosize=4 > /dev/null 2>&1 || status=$?
   if [ $status = 33 ]; then accel=kvm; fi
   rm probe.rom
-fi
-exec qemu-system-x86_64 -accel $accel -cpu max "$@"
+"#;
+/// Elsewhere: whether a machine can be made.
+const PROBE: &str = r#"  if echo quit | timeout 5 $qemu -accel kvm -cpu max -m 64 -nodefaults -display none -S -monitor stdio > /dev/null 2>&1
+  then accel=kvm; fi
 "#;
 
+/// Starts QEMU with the positional parameters, by KVM where it can be used for this architecture.
+pub fn start(arch: &Arch) -> String {
+    let (program, machine) = arch.qemu;
+    let qemu: Vec<&str> = std::iter::once(program).chain(machine.iter().copied()).collect();
+    let kvm = match arch.is_host() {
+        true => {
+            let probe = if arch.name == "x86_64" { PROBE_X86 } else { PROBE };
+            format!("if [ -w /dev/kvm ]; then\n{probe}fi\n")
+        }
+        false => String::new(),
+    };
+    format!("qemu='{}'\naccel=tcg\n{kvm}exec $qemu -accel $accel -cpu max \"$@\"\n", qemu.join(" "))
+}
+
 /// A virtual machine with a serial console on its standard output.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Machine {
+    /// Its architecture.
+    pub arch: &'static Arch,
     /// Memory in MiB.
     pub memory: u64,
     /// Path of the image.
@@ -142,7 +160,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// QEMU's parameters, without accelerator and CPU: [`START`] adds them.
+    /// QEMU's parameters, without machine, accelerator and CPU: [`start`] adds them.
     pub fn arguments(&self) -> Vec<String> {
         let mut argv: Vec<String> = Vec::new();
         let mut add = |words: &[&str]| argv.extend(words.iter().map(|w| (*w).to_owned()));
@@ -160,7 +178,7 @@ impl Machine {
         if let Some(initramfs) = &self.initramfs {
             add(&["-initrd", initramfs]);
         }
-        add(&["-append", format!("{} console=ttyS0 panic=-1", self.cmdline).trim_start()]);
+        add(&["-append", format!("{} console={} panic=-1", self.cmdline, self.arch.console.1).trim_start()]);
         argv
     }
 }
@@ -209,13 +227,19 @@ impl Rule for BootTest {
     }
 
     fn plan(&self, planner: &mut Planner<'_>) -> Result<(), PlanError> {
-        let mut inputs = Vec::new();
-        for (name, reference) in [("kernel", Some(&self.kernel)), ("initramfs", self.initramfs.as_ref())] {
-            let Some(reference) = reference else { continue };
-            inputs.push(at(name, planner.upstream(reference)?, &format!("/boot/{name}")));
+        let arch = Arch::of_kernel(planner, &self.kernel)?;
+        let mut kernel = planner.upstream(&self.kernel)?;
+        if arch.name == "aarch64" {
+            let unpack = builtin("image", UnpackImage, vec![read("kernel", kernel)], &[]);
+            kernel = made(planner.step(unpack), "image");
+        }
+        let mut inputs = vec![at("kernel", kernel, "/boot/kernel")];
+        if let Some(reference) = &self.initramfs {
+            inputs.push(at("initramfs", planner.upstream(reference)?, "/boot/initramfs"));
         }
         let disks: Vec<String> = (0..self.disks.unwrap_or(0)).map(|i| format!("disk{i}.img")).collect();
         let machine = Machine {
+            arch,
             memory: self.memory.as_ref().and_then(Memory::mib).unwrap_or(512),
             kernel: "/boot/kernel".into(),
             initramfs: self.initramfs.as_ref().map(|_| "/boot/initramfs".into()),
@@ -225,61 +249,46 @@ impl Rule for BootTest {
         let script = disks.iter().map(|d| format!("truncate -s {DISK_SIZE} {d}\n")).collect::<String>();
         let mut forbid: Vec<String> = FORBIDDEN.iter().map(|t| (*t).to_owned()).collect();
         forbid.extend(self.forbid.all().iter().cloned());
+        let kvm = arch.is_host() && Path::new("/dev/kvm").exists();
         let boot = Command {
             argv: machine.arguments(),
-            script: Some(format!("{script}{START}")),
-            tools: vec!["qemu-system-x86_64".into()],
+            script: Some(format!("{script}{}", start(arch))),
+            tools: vec![arch.qemu.0.into()],
             outputs: vec![CommandOutput { name: "log".into(), path: "<log>".into(), kind: OutKind::File }],
             timeout: Some(Duration::from_secs(self.timeout.unwrap_or(DEFAULT_TIMEOUT))),
             console: Some(Console { expect: self.expect.all().to_vec(), forbid }),
-            devices: Path::new("/dev/kvm").exists().then(|| "/dev/kvm".into()).into_iter().collect(),
+            devices: kvm.then(|| "/dev/kvm".into()).into_iter().collect(),
             ..Command::default()
         };
-        self.plan_memory(planner, machine.memory)?;
+        memory::plan(planner, &self.kernel, self.initramfs.as_deref(), &machine.cmdline, machine.memory)?;
         let boot = planner.step(command("boot", boot, inputs));
         planner.output("log", boot, "log");
         Ok(())
     }
 }
 
-impl BootTest {
-    /// A look at the machine's memory before it is started, as far as its archives say what they take.
-    fn plan_memory(&self, planner: &mut Planner<'_>, mib: u64) -> Result<(), PlanError> {
-        let inside = planner.advertised(&self.kernel, "initramfs");
-        let archives = [inside, self.initramfs.clone()].into_iter().flatten();
-        let archives: Vec<String> = archives.filter(|text| planner.rule_of(text) == Some("cpio")).collect();
-        if archives.is_empty() {
-            return Ok(());
-        }
-        let mut inputs = Vec::new();
-        for text in &archives {
-            inputs.push(read(text, planner.upstream_output(text, cpio::RAM)?));
-        }
-        let limited = if is_tmpfs(self.cmdline.as_deref().unwrap_or_default()) { "yes" } else { "no" };
-        let params = [("memory", mib.to_string()), ("tmpfs", limited.to_owned())];
-        let mut step = builtin("memory", Enough, inputs, &params);
-        step.gates = vec![(planner.target_index(planner.name())?, "boot".into())];
-        planner.step(step);
-        Ok(())
+/// What QEMU is to be given in place of a kernel image: of an EFI zboot image the one inside. QEMU starts no EFI
+/// program itself; it would unpack this one as well, but not before its version 8, and not every compression.
+///
+/// # Errors
+/// A damaged image. One whose compression is unknown here is left to QEMU.
+pub fn image_for_qemu(kernel: &[u8]) -> Result<Option<Vec<u8>>, zboot::Error> {
+    if !zboot::is(kernel) {
+        return Ok(None);
+    }
+    match zboot::unpack(kernel) {
+        Ok(image) => Ok(Some(image)),
+        Err(zboot::Error::Compression(_)) => Ok(None),
+        Err(e) => Err(e),
     }
 }
 
-/// Whether the kernel unpacks into a tmpfs under this command line.
-fn is_tmpfs(cmdline: &str) -> bool {
-    cmdline.split_whitespace().all(|word| match word.split_once('=') {
-        Some(("root", _)) => false,
-        Some(("rootfstype", types)) => types.split(',').any(|t| t == "tmpfs"),
-        _ => true,
-    })
-}
+/// Input `kernel`; output `image`, see [`image_for_qemu`].
+struct UnpackImage;
 
-/// Inputs are forecasts, by the name of their archive; params `memory` (MiB of the machine) and `tmpfs` (`yes`: the root
-/// file system may have half of it). No output: it succeeds or not.
-struct Enough;
-
-impl Builtin for Enough {
+impl Builtin for UnpackImage {
     fn name(&self) -> &'static str {
-        "boot-memory"
+        "boot-image"
     }
 
     fn version(&self) -> u32 {
@@ -287,44 +296,19 @@ impl Builtin for Enough {
     }
 
     fn outputs(&self) -> Vec<(String, OutKind)> {
-        Vec::new()
+        vec![("image".into(), OutKind::File)]
     }
 
     fn run(&self, cx: &BuiltinCx<'_>) -> Result<Made, StepError> {
-        let memory = cx.param("memory").parse::<u64>().unwrap_or(u64::MAX).saturating_mul(1 << 20);
-        for name in cx.inputs.keys() {
-            let bytes = cx.bytes(name)?;
-            let forecast = Forecast::parse(&String::from_utf8_lossy(&bytes));
-            let forecast =
-                forecast.ok_or_else(|| StepError::new(format!("{name} says nothing of its memory")))?;
-            let limited = cx.param("tmpfs") == "yes";
-            let need = if limited { forecast.ram() } else { forecast.peak() };
-            if memory < need {
-                return Err(too_little(name, &forecast, memory, need, limited));
+        let image = match image_for_qemu(&cx.bytes("kernel")?).map_err(|e| StepError::new(e.to_string()))? {
+            Some(image) => file_output(cx.store, &image)?,
+            None => {
+                let (digest, size, _) = cx.blob("kernel")?;
+                Output { kind: OutputKind::File { executable: false }, digest, size }
             }
-        }
-        Ok(Made::default())
+        };
+        Ok(Made { outputs: [("image".to_owned(), image)].into(), ..Made::default() })
     }
-}
-
-fn too_little(name: &str, forecast: &Forecast, memory: u64, need: u64, limited: bool) -> StepError {
-    let (unpacked, packed) = (human(forecast.unpacked), human(forecast.packed));
-    let why = match limited {
-        true => format!(
-            "unpacked it has {unpacked} in {} entries, and the kernel gives its root file system half of the memory",
-            forecast.entries
-        ),
-        false => format!("it has {unpacked} unpacked, beside the archive of {packed}"),
-    };
-    let text = format!(
-        "the machine has {} of memory, and {name} needs {} at least: {why}",
-        human(memory),
-        human(need)
-    );
-    // Room for the kernel and for what runs.
-    let mib = (need >> 20).saturating_add(64).next_power_of_two();
-    StepError::new(text)
-        .help(format!("give it more (`memory: {mib}M`), or make the image smaller: `mosbuild size {name}`"))
 }
 
 #[cfg(test)]
@@ -343,64 +327,45 @@ mod tests {
         assert_eq!(Memory::Number(4).mib(), None);
     }
 
+    /// QEMU itself accepts the command line: it gets as far as looking for the kernel.
     #[test]
-    fn what_the_kernel_unpacks_into() {
-        for (cmdline, tmpfs) in [
-            ("quiet", true),
-            ("", true),
-            ("rootfstype=tmpfs", true),
-            ("rootfstype=ext4,tmpfs", true),
-            ("rootfstype=ramfs quiet", false),
-            ("root=/dev/vda", false),
-            ("init=/sbin/root", true),
-        ] {
-            assert_eq!(is_tmpfs(cmdline), tmpfs, "{cmdline}");
+    #[allow(clippy::print_stderr)]
+    fn qemu_takes_the_command_line() {
+        for arch in &Arch::ALL {
+            let Arch { qemu: (program, _), console: (_, console), .. } = arch;
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::File::create(dir.path().join("a,b.img")).unwrap().set_len(1 << 20).unwrap();
+            let machine = Machine {
+                arch: Arch::named(arch.name).unwrap(),
+                memory: 64,
+                kernel: "/nonexistent/kernel".into(),
+                initramfs: None,
+                cmdline: "quiet".into(),
+                disks: vec!["a,b.img".into()],
+            };
+            let arguments = machine.arguments();
+            assert_eq!(*arguments.last().unwrap(), format!("quiet console={console} panic=-1"));
+            let mut shell = std::process::Command::new("sh");
+            shell.args(["-eu", "-c", &start(arch), "run"]).args(arguments).current_dir(dir.path());
+            let out = shell.output().unwrap();
+            if out.status.code() == Some(127) {
+                eprintln!("did not run: {program} is not installed");
+                continue;
+            }
+            let text = String::from_utf8_lossy(&out.stderr).to_lowercase();
+            assert!(text.contains("could not") && text.contains("'/nonexistent/kernel'"), "{text}");
+            assert!(!dir.path().join("probe.rom").exists());
         }
     }
 
+    /// The probe of other hosts than x86 is valid shell, and ends where there is no KVM.
     #[test]
-    fn too_little_memory_is_told_with_both_numbers() {
-        let forecast = Forecast { unpacked: 90 << 20, entries: 3000, packed: 30 << 20 };
-        let error = too_little("initramfs", &forecast, 128 << 20, forecast.ram(), true);
-        assert_eq!(
-            error.message,
-            "the machine has 128.0 MiB of memory, and initramfs needs 180.0 MiB at least: unpacked it has 90.0 MiB in \
-             3000 entries, and the kernel gives its root file system half of the memory"
-        );
-        assert!(error.help[0].contains("`memory: 256M`"), "{:?}", error.help);
-        let error = too_little("initramfs", &forecast, 64 << 20, forecast.peak(), false);
-        assert!(
-            error.message.contains("needs 120.0 MiB at least: it has 90.0 MiB unpacked, beside"),
-            "{}",
-            error.message
-        );
-    }
-
-    fn start(dir: &Path, machine: &Machine) -> Option<std::process::Output> {
-        let start = |words: &[String]| {
-            let mut shell = std::process::Command::new("sh");
-            shell.args(["-eu", "-c", START, "run"]).args(words).current_dir(dir).output().unwrap()
-        };
-        // Nothing to test where QEMU is not installed.
-        (start(&["--version".into()]).status.code() != Some(127)).then(|| start(&machine.arguments()))
-    }
-
-    /// QEMU itself accepts the command line: it gets as far as looking for the kernel.
-    #[test]
-    fn qemu_takes_the_command_line() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::File::create(dir.path().join("a,b.img")).unwrap().set_len(1 << 20).unwrap();
-        let machine = Machine {
-            memory: 64,
-            kernel: "/nonexistent/kernel".into(),
-            cmdline: "quiet".into(),
-            disks: vec!["a,b.img".into()],
-            ..Machine::default()
-        };
-        assert_eq!(machine.arguments().last().unwrap(), "quiet console=ttyS0 panic=-1");
-        let Some(out) = start(dir.path(), &machine) else { return };
-        let text = String::from_utf8_lossy(&out.stderr);
-        assert!(text.contains("could not open kernel file '/nonexistent/kernel'"), "{text}");
-        assert!(!dir.path().join("probe.rom").exists());
+    fn a_probe_is_made_on_this_host_only() {
+        for arch in &Arch::ALL {
+            assert_eq!(start(arch).contains("/dev/kvm"), arch.is_host());
+        }
+        let script = format!("qemu=false\naccel=tcg\n{PROBE}echo $accel\n");
+        let out = std::process::Command::new("sh").args(["-euc", &script]).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&out.stdout), "tcg\n");
     }
 }
