@@ -17,6 +17,8 @@ pub struct TargetPlan {
     pub steps: Vec<Step>,
     /// Target output name → (position of the step, its output's name).
     pub outputs: BTreeMap<String, (usize, String)>,
+    /// Paths of the host that were looked at, see [`Planner::watch`].
+    pub watched: Vec<PathBuf>,
 }
 
 /// Handed to `Rule::plan`: gives what planning may know, takes the steps.
@@ -111,6 +113,12 @@ impl<'a> Planner<'a> {
         self.plan.steps.len() - 1
     }
 
+    /// Says that the plan depends on whether this path of the host is there and which it is: once it is another, the
+    /// target is planned again.
+    pub fn watch(&mut self, path: PathBuf) {
+        self.plan.watched.push(path);
+    }
+
     /// Declares that the target's output `name` is `output` of `step`.
     pub fn output(&mut self, name: &str, step: usize, output: &str) {
         self.plan.outputs.insert(name.into(), (step, output.into()));
@@ -183,6 +191,8 @@ pub struct StepGraph {
     pub closure: Vec<u32>,
     /// Target → its steps; empty for targets outside of the closure.
     pub of_target: Vec<Vec<StepIx>>,
+    /// Paths of the host that planning depended on.
+    pub watched: Vec<PathBuf>,
     /// Target → its outputs: name, step, the step's name for it.
     outputs: Vec<Vec<(String, StepIx, String)>>,
 }
@@ -254,6 +264,7 @@ pub fn plan_what_can_be(loaded: &Loaded, registry: &Registry, closure: Vec<u32>)
         steps: Vec::new(),
         closure,
         of_target: vec![Vec::new(); count],
+        watched: Vec::new(),
         outputs: vec![Vec::new(); count],
     };
     let by_targets =
@@ -277,6 +288,7 @@ pub fn plan_what_can_be(loaded: &Loaded, registry: &Registry, closure: Vec<u32>)
 impl StepGraph {
     fn add(&mut self, target: u32, plan: TargetPlan, overridden: Option<&Override>) {
         let first = self.steps.len() as StepIx;
+        self.watched.extend(plan.watched);
         for (position, step) in plan.steps.into_iter().enumerate() {
             self.of_target[target as usize].push(first + position as StepIx);
             let reads = |o: &Override| step.inputs.iter().any(|i| i.from == Input::External(o.path.clone()));

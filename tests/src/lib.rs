@@ -225,6 +225,12 @@ impl Space {
         self
     }
 
+    /// Starts this program in its place, which is to start it in turn.
+    pub fn through(mut self, program: PathBuf) -> Space {
+        self.program = program;
+        self
+    }
+
     /// The program with these arguments, in the workspace, ready to be started.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = match self.user {

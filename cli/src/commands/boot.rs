@@ -95,13 +95,14 @@ pub fn run(ui: &Ui, global: &GlobalArgs, words: Vec<String>, args: &BootArgs) ->
         Some(part) => Some(path(&mut session, &options, part)?),
         None => None,
     };
+    let native = arch == std::env::consts::ARCH;
     let qemu = Qemu {
         arch,
         kernel: unpacked.clone().unwrap_or(kernel),
         initramfs,
         cmdline: args.cmdline.clone().or(machine.cmdline).unwrap_or_default(),
         memory: args.memory.or(machine.memory).unwrap_or(MEMORY),
-        kvm: kvm_opens(),
+        kvm: native && kvm_opens(),
     };
     // The image is in the store: while it runs, others may build in this workspace.
     drop(session);
@@ -235,7 +236,7 @@ struct Qemu {
 
 impl Qemu {
     fn arguments(&self) -> Vec<std::ffi::OsString> {
-        let native = self.kvm && self.arch == std::env::consts::ARCH;
+        let native = self.kvm;
         let memory = format!("{}M", self.memory);
         let mut all: Vec<std::ffi::OsString> = Vec::new();
         let mut put = |words: &[&str]| all.extend(words.iter().map(std::ffi::OsString::from));
@@ -273,7 +274,13 @@ fn start(ui: &Ui, program: &str, mut qemu: Qemu) -> Result<u8, Failure> {
     let _guard = runtime.enter();
     let _listening = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
     loop {
-        let how = if qemu.kvm { "with KVM" } else { "emulated, since KVM cannot be used here" };
+        let how = match qemu.kvm {
+            true => "with KVM",
+            false if qemu.arch != std::env::consts::ARCH => {
+                "emulated, since it is not this host's architecture"
+            }
+            false => "emulated, since KVM cannot be used here",
+        };
         ui.note(&format!("starting {program} {how}; Ctrl-C ends it"));
         let begun = Instant::now();
         let status = Command::new(program).args(qemu.arguments()).status();

@@ -184,6 +184,7 @@ pub(super) fn remember(
         paths.extend(expanded.files.iter().map(|f| prepared.loaded.root.join(f)));
     }
     paths.extend(prepared.host.watched());
+    paths.extend(prepared.graph.watched.iter().cloned());
     paths.extend(placed.all.iter().cloned());
     paths.push(workspace.dirs.dist.join(super::place::SUMS));
     paths.push(workspace.dirs.root.join(lockfile::FILE_NAME));

@@ -19,7 +19,7 @@ use crate::lockfile::{Missing, Pins, with_profile};
 use crate::memory::Memory;
 use crate::plan::{self, Dirs, StepGraph};
 use crate::rule::{PlanError, Registry};
-use crate::tools::{BASE, Host, Identity, Missing as MissingTool};
+use crate::tools::{BASE, Host, Identity, Missing as MissingTool, together};
 
 /// Which workspace, and how it is loaded: all that is known before anything is read.
 #[derive(Clone)]
@@ -260,8 +260,7 @@ fn prepare_with(
     let names: Vec<String> = tool_names.into_iter().collect();
     let (tools, missing) = workspace.host.identify_what_is_there(&names);
     if lacking == Lacking::Refused && !missing.is_empty() {
-        let errors = missing.into_iter().map(|m| (m.message, m.help)).collect();
-        return Err(BuildError { exit: 3, diagnostics: None, errors });
+        return Err(BuildError { exit: 3, diagnostics: None, errors: together(missing) });
     }
     block_for_tools(&graph, &missing, &mut active, &mut blocked);
     let jobs = match options.jobs {

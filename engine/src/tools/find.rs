@@ -34,10 +34,12 @@ const SYSTEM_PATH: [&str; 6] =
 const ALTERNATIVES: &str = "/etc/alternatives";
 
 /// Headers that stand for a development package where there is no dpkg.
-const HEADERS: [(&str, &str); 5] = [
+const HEADERS: [(&str, &str); 7] = [
     ("libelf-dev", "/usr/include/libelf.h"),
     ("libssl-dev", "/usr/include/openssl/opensslv.h"),
     ("libc6-dev", "/usr/include/gnu/libc-version.h"),
+    ("libc6-dev-amd64-cross", "/usr/x86_64-linux-gnu/include/gnu/libc-version.h"),
+    ("libc6-dev-arm64-cross", "/usr/aarch64-linux-gnu/include/gnu/libc-version.h"),
     ("libncurses-dev", "/usr/include/ncurses.h"),
     ("zlib1g-dev", "/usr/include/zlib.h"),
 ];

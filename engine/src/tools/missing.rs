@@ -30,7 +30,6 @@ const PACKAGES: &[(&str, &str)] = &[
     ("addr2line", "binutils"),
     ("ar", "binutils"),
     ("as", "binutils"),
-    ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
     ("busybox", "busybox-static"),
     ("c++", "g++"),
     ("cc", "gcc"),
@@ -86,6 +85,8 @@ const SAME: &[&str] = &[
     "git",
     "gzip",
     "kmod",
+    "libc6-dev-amd64-cross",
+    "libc6-dev-arm64-cross",
     "libelf-dev",
     "libncurses-dev",
     "libssl-dev",
@@ -118,6 +119,10 @@ fn install(tool: &str) -> String {
     if matches!(tool, "cargo" | "rustc" | "rustdoc") {
         return "install a Rust toolchain with rustup; on Debian: apt-get install cargo".to_owned();
     }
+    if let Some((arch, _)) = tool.split_once("-linux-gnu-") {
+        // Debian's cross tools; the compiler brings binutils along.
+        return format!("on Debian: apt-get install gcc-{}-linux-gnu", arch.replace('_', "-"));
+    }
     let other = PACKAGES.iter().find(|(program, _)| *program == tool).map(|(_, package)| *package);
     if tool == "upx" {
         return "on Debian: apt-get install upx-ucl (Debian 12: from bookworm-backports)".to_owned();
@@ -131,7 +136,7 @@ fn install(tool: &str) -> String {
 impl Missing {
     /// A program that is not on PATH.
     pub fn tool(tool: &str) -> Self {
-        Self { tool: tool.to_owned(), message: format!("{tool}: not found"), help: vec![install(tool)] }
+        Self { tool: tool.to_owned(), message: not_found_text(tool), help: vec![install(tool)] }
     }
 
     pub(super) fn unreadable(tool: &str, path: &Path) -> Self {
@@ -143,6 +148,28 @@ impl Missing {
         let message = format!("{tool}: found, but it does not work: {reason}");
         Self { tool: tool.to_owned(), message, help: vec![install(tool)] }
     }
+}
+
+/// What to say of several: those that one package brings are named together.
+pub fn together(missing: Vec<Missing>) -> Vec<(String, Vec<String>)> {
+    let mut all: Vec<(Vec<String>, Missing)> = Vec::new();
+    for one in missing {
+        let not_found = |m: &Missing| m.message == not_found_text(&m.tool);
+        match all.iter_mut().find(|(_, first)| not_found(first) && not_found(&one) && first.help == one.help)
+        {
+            Some((tools, _)) => tools.push(one.tool),
+            None => all.push((vec![one.tool.clone()], one)),
+        }
+    }
+    let said = |(tools, first): (Vec<String>, Missing)| match tools.len() {
+        1 => (first.message, first.help),
+        _ => (not_found_text(&tools.join(", ")), first.help),
+    };
+    all.into_iter().map(said).collect()
+}
+
+fn not_found_text(tools: &str) -> String {
+    format!("{tools}: not found")
 }
 
 /// The program that a step did not find, read off the end of its output, and what to do about it.

@@ -39,7 +39,7 @@ use find::Found;
 use memo::Memo;
 
 pub use identity::{Change, Identity};
-pub use missing::{Missing, explain_127, explain_tool};
+pub use missing::{Missing, explain_127, explain_tool, together};
 
 /// The name under which [`Host::identify`] gives the identity of what every step can use undeclared.
 pub const BASE: &str = "(essential)";

@@ -187,6 +187,33 @@ fn what_is_missing_is_said_with_the_package_that_has_it() {
     assert_eq!(text.len(), 3);
     assert_eq!(Missing::tool("gcc").to_string(), "gcc: not found; on Debian: apt-get install gcc");
     assert_eq!(Missing::tool("xz").to_string(), "xz: not found; on Debian: apt-get install xz-utils");
+    for (tool, package) in [
+        ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
+        ("aarch64-linux-gnu-ld", "gcc-aarch64-linux-gnu"),
+        ("x86_64-linux-gnu-gcc", "gcc-x86-64-linux-gnu"),
+        ("libc6-dev-arm64-cross", "libc6-dev-arm64-cross"),
+        ("qemu-system-aarch64", "qemu-system-arm"),
+        ("hexdump", "bsdextrautils"),
+    ] {
+        let expected = format!("{tool}: not found; on Debian: apt-get install {package}");
+        assert_eq!(Missing::tool(tool).to_string(), expected);
+    }
+}
+
+#[test]
+fn what_one_package_brings_is_said_together() {
+    let missing = ["ld", "xz", "as", "unxz"].map(Missing::tool);
+    let broken = Missing::broken("nm", "it dumped core");
+    let said = together(missing.into_iter().chain([broken]).collect());
+    let help = |package: &str| vec![format!("on Debian: apt-get install {package}")];
+    assert_eq!(
+        said,
+        [
+            ("ld, as: not found".to_owned(), help("binutils")),
+            ("xz, unxz: not found".to_owned(), help("xz-utils")),
+            ("nm: found, but it does not work: it dumped core".to_owned(), help("binutils")),
+        ]
+    );
 }
 
 #[test]

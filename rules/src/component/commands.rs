@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use mosbuild_engine::action::{Command, CommandOutput, EnvVar, OutKind};
 
-use super::flags;
+use super::{cross, flags};
 
 /// Where the source is, inside the sandbox.
 pub const SOURCE: &str = "/build/src";
@@ -29,6 +29,8 @@ pub const OF_SCRIPTS: [&str; 2] = ["ARCH", "TARGET"];
 
 /// Host programs of a cargo run: the toolchain, and what links.
 const CARGO_TOOLS: [&str; 5] = ["ar", "as", "cargo", "cc", "ld"];
+/// Those of them that another architecture has of its own.
+const LINK_TOOLS: [&str; 4] = ["ar", "as", "cc", "ld"];
 /// Host programs of a build script.
 const SCRIPT_TOOLS: [&str; 3] = ["make", "nm", "strip"];
 
@@ -75,10 +77,12 @@ impl Cargo<'_> {
     fn command(&self) -> Command {
         let mut tools: Vec<String> = CARGO_TOOLS.iter().map(|t| (*t).to_owned()).collect();
         tools.push("rustc".into());
-        if self.target.ends_with("-gnu") {
-            // The static libc that crt-static links.
+        // The static libc that crt-static links.
+        let glibc = self.target.ends_with("-gnu");
+        if glibc {
             tools.push("libc6-dev".into());
         }
+        tools.extend(cross::tools(self.target, &LINK_TOOLS, glibc));
         tools.extend(self.tools.iter().cloned());
         tools.sort();
         tools.dedup();
@@ -126,6 +130,7 @@ impl Cargo<'_> {
         ];
         env.extend(fixed.map(|(name, value)| (name.to_owned(), EnvVar::Value(value.to_owned()))));
         env.entry(strip).or_insert_with(|| EnvVar::Value("symbols".into()));
+        cross::for_cargo(self.target, &mut env);
         env
     }
 
@@ -143,23 +148,26 @@ impl Cargo<'_> {
 pub fn script(
     text: &str,
     subdir: &str,
-    arch: &str,
     target: &str,
     env: &BTreeMap<String, EnvVar>,
     tools: &[String],
 ) -> Command {
     let mut env = env.clone();
     flags::for_script(&mut env);
-    for (name, value) in [("ARCH", arch), ("TARGET", target)] {
+    for (name, value) in [("ARCH", cross::arch(target)), ("TARGET", target)] {
         env.insert(name.into(), EnvVar::Value(value.into()));
     }
+    cross::for_script(target, &mut env);
     let mut all: Vec<String> = CARGO_TOOLS.iter().chain(&SCRIPT_TOOLS).map(|t| (*t).to_owned()).collect();
     // A script that has no use for Rust shall not be compiled again when Rust changes.
     if !text.contains("cargo") {
         all.retain(|t| t != "cargo");
     } else {
         all.push("rustc".into());
+        cross::for_cargo(target, &mut env);
     }
+    let own: Vec<&str> = LINK_TOOLS.into_iter().chain(["nm", "strip"]).collect();
+    all.extend(cross::tools(target, &own, true));
     all.extend(tools.iter().cloned());
     all.sort();
     all.dedup();

@@ -21,6 +21,7 @@ mod check;
 mod checkouts;
 mod commands;
 mod compare;
+mod cross;
 pub(crate) mod fetch;
 pub(crate) mod fields;
 mod flags;
@@ -89,7 +90,7 @@ pub struct Component {
     /// Host programs that build scripts need beside compiler and linker.
     #[serde(default)]
     tools: OneOrMany,
-    /// Script for `sh -eu`, run in source/subdir with $OUT, $ARCH and $TARGET in place of cargo.
+    /// Script for `sh -eu`, run in source/subdir with $OUT, $ARCH, $TARGET, $CC and $CROSS_COMPILE in place of cargo.
     #[serde(default)]
     build: Option<String>,
     /// What goes where: a program (with `build` a path under $OUT), and its path or paths in the image.
@@ -163,7 +164,7 @@ impl Rule for Component {
         let (build, inputs) = match &self.build {
             Some(text) => {
                 let tools = self.tools.all();
-                let script = commands::script(text, subdir, planner.arch(), &target, &env, tools);
+                let script = commands::script(text, subdir, &target, &env, tools);
                 (script, vec![placed_source(prepare)])
             }
             None => self.plan_cargo(planner, prepare, &target, &env),

@@ -19,6 +19,8 @@ mod world;
 
 pub use world::line_fault;
 
+use std::path::PathBuf;
+
 use mosbuild_engine::action::{Command, CommandOutput, EnvVar, Input, Place, Step, StepInput};
 use mosbuild_engine::field;
 use mosbuild_engine::load::{
@@ -216,6 +218,9 @@ impl Rule for Packages {
             }
             Scripts::Run => None,
         };
+        if host.is_some() {
+            planner.watch(binfmt(&arch));
+        }
         let packages = at("packages", made(source, "packages"), PACKAGES);
         let install = planner.step(match &host {
             None => install(base.clone(), packages, scripts.is_some()),
@@ -272,10 +277,15 @@ fn apk_command(argv: Vec<String>, tree: &str) -> Command {
     }
 }
 
+/// Where the kernel says what runs programs of an architecture, by the name that QEMU's packages give it.
+fn binfmt(arch: &str) -> PathBuf {
+    format!("/proc/sys/fs/binfmt_misc/qemu-{arch}").into()
+}
+
 /// Whether the kernel hands programs of an architecture to an emulator that it holds open (flag F), which therefore
 /// need not be in the tree.
 fn runs_here(arch: &str) -> bool {
-    let entry = std::fs::read_to_string(format!("/proc/sys/fs/binfmt_misc/qemu-{arch}")).unwrap_or_default();
+    let entry = std::fs::read_to_string(binfmt(arch)).unwrap_or_default();
     let flags = entry.lines().find_map(|line| line.strip_prefix("flags: "));
     entry.starts_with("enabled") && flags.is_some_and(|flags| flags.contains('F'))
 }
