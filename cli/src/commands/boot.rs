@@ -128,8 +128,9 @@ fn unpack(kernel: &Path, state: &Path) -> Result<Option<PathBuf>, Failure> {
     let Some(image) = mosbuild_rules::image_for_qemu(&std::fs::read(kernel)?).map_err(|e| failed(&e))? else {
         return Ok(None);
     };
-    let path = state.join(format!("boot.{}", std::process::id()));
-    std::fs::write(&path, image).map_err(|e| failed(&e))?;
+    let dir = state.join("tmp");
+    let path = dir.join(format!("boot.{}", std::process::id()));
+    std::fs::create_dir_all(&dir).and_then(|()| std::fs::write(&path, image)).map_err(|e| failed(&e))?;
     Ok(Some(path))
 }
 
