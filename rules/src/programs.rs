@@ -45,8 +45,8 @@ impl Builtin for Programs {
         let mut made = Made::default();
         let mut foreign: BTreeMap<String, Vec<String>> = BTreeMap::new();
         let program = |e: &&Entry| {
-            let within = |dir: &&str| e.path.as_bytes().starts_with(dir.as_bytes());
-            e.mode & 0o111 != 0 && !ELSEWHERE.iter().any(|dir| within(&dir))
+            let within = |dir: &str| e.path.as_bytes().starts_with(dir.as_bytes());
+            e.mode & 0o111 != 0 && !ELSEWHERE.iter().any(|dir| within(dir))
         };
         for entry in root.iter().filter(program) {
             if let Some(machine) = machine(cx.store, &entry.node)?.filter(|m| !arch.machines.contains(m)) {

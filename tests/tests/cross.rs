@@ -193,7 +193,7 @@ fn scripts_of_packages_run_where_an_emulator_is_registered() {
         let package = package.script("post-install", "#!/bin/sh\n:\n").build(own_key(), Hash::Sha1);
         for repository in ["main", "community"] {
             let dir = stand.mirror.dir().join(format!("alpine/{}/{repository}", alpine.branch));
-            write_repository(&dir, &[package.clone()], own_key(), Hash::Sha1);
+            write_repository(&dir, std::slice::from_ref(&package), own_key(), Hash::Sha1);
         }
         space.edit_yaml("arch: x86_64", "arch: aarch64");
         space.edit_yaml(&format!("\"{}\"", alpine.number()), &format!("\"{}\"", alpine.release));

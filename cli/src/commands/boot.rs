@@ -125,7 +125,8 @@ fn arch_of(loaded: &Loaded, kernel: u32) -> String {
 /// Writes the image that QEMU is to be given in place of `kernel` into the workspace's state, where it is another.
 fn unpack(kernel: &Path, state: &Path) -> Result<Option<PathBuf>, Failure> {
     let failed = |e: &dyn std::fmt::Display| Failure::new(1, format!("{}: {e}", kernel.display()));
-    let Some(image) = mosbuild_rules::image_for_qemu(&std::fs::read(kernel)?).map_err(|e| failed(&e))? else {
+    let bytes = std::fs::read(kernel).map_err(|e| failed(&e))?;
+    let Some(image) = mosbuild_rules::image_for_qemu(&bytes).map_err(|e| failed(&e))? else {
         return Ok(None);
     };
     let dir = state.join("tmp");
