@@ -7,6 +7,7 @@ pub mod apks;
 pub mod archive;
 pub mod firmware;
 pub mod git;
+pub mod git_stand;
 mod mirror;
 pub mod modules;
 pub mod mos;

@@ -5,12 +5,14 @@
 //! |---|---|
 //! | url | URLs and revs as they may stand in a file |
 //! | places | mirrors, and what is said when no place has it |
-//! | program | the user's git, its environment and its messages |
+//! | program | the user's git and its environment |
+//! | messages | what git says, understood |
 //! | refs | which ref a rev means |
 //! | repository | a commit fetched into a folder of the step's own |
 //! | objects | what is in it, as streams |
 //! | tree | the tree of a commit and its submodules |
 
+mod messages;
 mod objects;
 mod places;
 mod program;

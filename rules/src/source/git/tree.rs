@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use mosbuild_cache::{Digest, Node, Store, Tree, TreePath};
 use mosbuild_engine::action::StepError;
 use mosbuild_engine::fetch::shown;
-
 use mosbuild_formats::git::{Entry, Kind, LFS_POINTER_MAX, Submodule, is_lfs_pointer, relative_url};
 use rayon::prelude::*;
 
