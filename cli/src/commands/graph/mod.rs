@@ -130,9 +130,7 @@ fn text(loaded: &Loaded, roots: &[u32], standings: &Standings, color: bool) -> S
         if let Some(state) = state.map(State::text).filter(|s| !s.is_empty()) {
             about = format!("{about}, {state}");
         }
-        if let Some(copy) = loaded.overridden(t) {
-            about.push_str(&format!(", overridden by {}", copy.given));
-        }
+        about.push_str(&copy(loaded, t, ", "));
         if repeated {
             about.push_str(", needs: see above");
         }
@@ -159,8 +157,7 @@ fn dot(loaded: &Loaded, roots: &[u32], standings: &Standings) -> String {
     for &t in &closure {
         let target = &loaded.targets[t as usize];
         let fill = standings.get(&target.name).map_or("white", |s| fill(&s.state));
-        let copy = loaded.overridden(t).map(|o| format!("\noverridden by {}", o.given)).unwrap_or_default();
-        let label = quoted(&format!("{}\n{}{copy}", target.name, target.rule));
+        let label = quoted(&format!("{}\n{}{}", target.name, target.rule, copy(loaded, t, "\n")));
         out.push_str(&format!("  {} [label={label}, fillcolor={}];\n", quoted(&target.name), quoted(fill)));
     }
     for &t in &closure {
@@ -182,7 +179,8 @@ fn mermaid(loaded: &Loaded, roots: &[u32], standings: &Standings) -> String {
     let label = |text: &str| text.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;");
     for &t in &closure {
         let target = &loaded.targets[t as usize];
-        out.push_str(&format!("  t{t}[\"{}<br>{}\"]\n", label(&target.name), label(&target.rule)));
+        let copy = label(&copy(loaded, t, "\n")).replace('\n', "<br>");
+        out.push_str(&format!("  t{t}[\"{}<br>{}{copy}\"]\n", label(&target.name), label(&target.rule)));
     }
     for &t in &closure {
         for (need, outputs) in needs(loaded, t) {
@@ -196,6 +194,12 @@ fn mermaid(loaded: &Loaded, roots: &[u32], standings: &Standings) -> String {
         }
     }
     out
+}
+
+/// The working copy that takes the place of a target's source, behind a separator.
+fn copy(loaded: &Loaded, target: u32, before: &str) -> String {
+    let copy = loaded.overridden(target);
+    copy.map(|o| format!("{before}overridden by {}", o.given)).unwrap_or_default()
 }
 
 /// The outputs that are taken, where they are not the default one alone.

@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use mosbuild_engine::load::Loaded;
 
-use super::{Standings, closure, fill, needs};
+use super::{Standings, closure, copy, fill, needs};
 use crate::standing::State;
 
 /// Of a box, and between boxes, in pixels.
@@ -65,6 +65,7 @@ pub(super) fn html(loaded: &Loaded, roots: &[u32], standings: &Standings) -> Str
         .map(|&t| {
             let target = &loaded.targets[t as usize];
             let state = standings.get(&target.name).map(|s| s.state.text()).unwrap_or_default();
+            let state = format!("{state}{}", copy(loaded, t, ", ")).trim_start_matches(", ").to_owned();
             let needs: Vec<&str> =
                 needs(loaded, t).iter().map(|(n, _)| loaded.targets[*n as usize].name.as_str()).collect();
             let cells = [&target.name, &target.rule, &state, &needs.join(", ")];
