@@ -1,6 +1,7 @@
 //! Patches over a component's source: applied in order, all or nothing, and seen in its facts.
 
 use mosbuild_tests::archive::text;
+use mosbuild_tests::git::Repository;
 use mosbuild_tests::{Space, cause};
 
 const YAML: &str = "targets:\n  app:\n    rule: component\n    source: { path: app }\n    patches: [patches/1.patch, \
@@ -109,4 +110,21 @@ fn a_patch_that_is_not_there_is_an_error_of_the_file() {
     space.edit_yaml("patches/3.patch", "/etc/hostname");
     let output = space.build(&[]);
     assert_eq!(output.code, Some(2), "{output}");
+}
+
+/// A patched commit is not that commit: its revision says so.
+#[test]
+fn a_patched_commit_is_marked() {
+    let space = space();
+    let upstream = Repository::new(&space.base().join("upstream"));
+    upstream.write("Cargo.toml", "[package]\nname = \"app\"\nversion = \"1.2.3\"\n");
+    let commit = upstream.commit_file("main.txt", "one\ntwo\nthree\n");
+    let source = format!("source: {{ git: \"{}\", rev: HEAD }}", upstream.url());
+    space.edit_yaml("source: { path: app }", &source);
+    space.edit_yaml("patches: [patches/1.patch, patches/2.patch]", "patches: patches/1.patch");
+    space.builds(&[]);
+    assert!(space.has(&format!("dist/1.2.3+patched {}-patched", &commit[..7])));
+    space.edit_yaml("    patches: patches/1.patch\n", "");
+    space.builds(&[]);
+    assert!(space.has(&format!("dist/1.2.3 {}", &commit[..7])));
 }

@@ -140,7 +140,8 @@ impl Rule for Component {
         if uses_rust {
             host::require_target(planner.root(), &target)?;
         }
-        let mut source = self.source.plan(planner);
+        let mark = self.mark(planner);
+        let mut source = self.source.plan_marked(planner, mark);
         if self.source.is_archive() {
             let unpack = builtin("unpack", UnpackSource, vec![read("source", source)], &[]);
             source = made(planner.step(unpack), "source");
@@ -153,7 +154,7 @@ impl Rule for Component {
             ("subdir", subdir.into()),
             ("crate", prepare::crate_param(&self.source).into()),
         ];
-        about.extend(self.mark(planner).map(|mark| ("mark", mark.to_owned())));
+        about.extend(mark.map(|mark| ("mark", mark.to_owned())));
         let prepare = planner.step(builtin(
             "prepare",
             prepare::Prepare { cargo: self.build.is_none() },

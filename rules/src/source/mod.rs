@@ -92,8 +92,13 @@ impl Source {
 
     /// As a step reads it; what is not on this machine is brought in by a step that is added here.
     pub fn plan(&self, planner: &mut Planner<'_>) -> Input {
+        self.plan_marked(planner, None)
+    }
+
+    /// As [`Source::plan`], for a target that changes what it takes: the fact `rev` of a commit gets the word `mark`.
+    pub fn plan_marked(&self, planner: &mut Planner<'_>, mark: Option<&str>) -> Input {
         match self {
-            Source::Git(source) => git::plan(planner, source),
+            Source::Git(source) => git::plan(planner, source, mark),
             Source::Crate(source) => fetch::plan(planner, source),
             Source::Url(source) => url::plan(planner, &source.url),
             Source::Path(source) => source.input(),

@@ -43,15 +43,16 @@ const SHORT: usize = 7;
 /// Files that a warning names one by one.
 const NAMED: usize = 5;
 
-/// The step that brings a commit in: its tree.
-pub fn plan(planner: &mut Planner<'_>, source: &GitSource) -> Input {
+/// The step that brings a commit in: its tree. With a `mark` the fact `rev` is `abc1234-MARK`.
+pub fn plan(planner: &mut Planner<'_>, source: &GitSource, mark: Option<&str>) -> Input {
     let GitSource { git, rev } = source;
-    let params = [("git", git.clone()), ("rev", rev.clone())];
+    let mut params = vec![("git", git.clone()), ("rev", rev.clone())];
+    params.extend(mark.map(|mark| ("mark", mark.to_owned())));
     let step = planner.step(locked("source", format!("git {git} {rev}"), FetchGit, Vec::new(), &params));
     made(step, "source")
 }
 
-/// Brings a commit in. Params `git` and `rev`; pin `commit`, `tree` (the digest of the tree that is made of it, submodules
+/// Brings a commit in. Params `git`, `rev` and `mark` (behind the fact `rev`); pin `commit`, `tree` (the digest of the tree that is made of it, submodules
 /// included) and `ref` (which was taken, if it was one); output `source`; fact `rev`.
 pub struct FetchGit;
 
@@ -137,7 +138,10 @@ impl Builtin for FetchGit {
                         takes it as it is now";
             return Err(StepError::new(text).help(help).exit(4));
         }
-        let rev = commit[..SHORT].to_owned();
+        let rev = match cx.param("mark") {
+            "" => commit[..SHORT].to_owned(),
+            mark => format!("{}-{mark}", &commit[..SHORT]),
+        };
         Ok(Made {
             outputs: BTreeMap::from([("source".to_owned(), output)]),
             facts: BTreeMap::from([("rev".to_owned(), rev)]),
