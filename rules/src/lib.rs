@@ -41,7 +41,7 @@ use mosbuild_engine::rule::{Registry, RuleType};
 pub use arch::Arch;
 pub use boot_test::image_for_qemu;
 
-/// What is wrong with a line of a list of packages, comments taken off; the rule refuses it at build time.
+/// What is wrong with a line of a list of packages, comments taken off; `packages` refuses it at build time.
 pub fn package_fault(line: &str) -> Option<String> {
     packages::line_fault(line)
 }

@@ -230,7 +230,7 @@ fn parse(bytes: &[u8]) -> Result<Config, StepError> {
 struct XzHead {
     /// 0 none, 1 CRC32, 4 CRC64, 10 SHA-256.
     check: u8,
-    /// Filter numbers: those of [`BCJ`], 0x21 is LZMA2.
+    /// Filter numbers: those of `BCJ`, 0x21 is LZMA2.
     filters: Vec<u64>,
 }
 

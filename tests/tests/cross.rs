@@ -90,6 +90,7 @@ fn a_build_script_gets_the_compiler_of_its_target() {
 #[test]
 fn a_rust_program_with_a_build_script() {
     let (other, number) = OTHER;
+    need("rustc", "rustc");
     let target = format!("{other}-unknown-linux-musl");
     let rustc =
         Command::new("rustc").args(["--print", "target-libdir", "--target", &target]).output().unwrap();
