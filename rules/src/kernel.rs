@@ -75,13 +75,6 @@ impl Rule for Kernel {
             (planner.target_index(planner.name())?, "relink".into()),
         ];
         planner.step(step);
-        if let Some(root) = planner.advertised(&self.initramfs, cpio::ROOT) {
-            let root = vec![read("root", planner.upstream(&root)?)];
-            let params = [("arch", arch.name.to_owned())];
-            let mut step = builtin("programs", Programs, root, &params);
-            step.gates = vec![(planner.target_index(planner.name())?, "relink".into())];
-            planner.step(step);
-        }
         let inputs = vec![
             at("source", source, make::SOURCE),
             writable("objects", objects, make::OBJECTS),
@@ -89,6 +82,14 @@ impl Rule for Kernel {
             at("initramfs", initramfs.clone(), make::INITRAMFS),
         ];
         let relink = planner.step(command("relink", kbuild.relink(), inputs));
+        // Behind relink, so that `why` goes that way to the root's changes.
+        if let Some(root) = planner.advertised(&self.initramfs, cpio::ROOT) {
+            let root = vec![read("root", planner.upstream(&root)?)];
+            let params = [("arch", arch.name.to_owned())];
+            let mut step = builtin("programs", Programs, root, &params);
+            step.gates = vec![(planner.target_index(planner.name())?, "relink".into())];
+            planner.step(step);
+        }
         let inputs = vec![
             read("image", made(relink, "bzImage")),
             read("release", release),
