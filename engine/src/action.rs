@@ -42,7 +42,7 @@ impl Step {
     pub fn is_sandboxed(&self) -> bool {
         match &self.work {
             Work::Command(command) => command.executor == ExecutorKind::Sandbox,
-            Work::Builtin(builtin) => builtin.asks_in_a_root(),
+            Work::Builtin(builtin) => builtin.asks_in_a_root() || !builtin.tools().is_empty(),
         }
     }
 

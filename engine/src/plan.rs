@@ -19,6 +19,8 @@ pub struct TargetPlan {
     pub outputs: BTreeMap<String, (usize, String)>,
     /// Paths of the host that were looked at, see [`Planner::watch`].
     pub watched: Vec<PathBuf>,
+    /// What this host lacks for running them.
+    pub lacks: Vec<PlanError>,
 }
 
 /// Handed to `Rule::plan`: gives what planning may know, takes the steps.
@@ -119,6 +121,11 @@ impl<'a> Planner<'a> {
         self.plan.watched.push(path);
     }
 
+    /// Says that this host lacks something that steps need when they run: the plan is whole, and good for all but a build.
+    pub fn lacks(&mut self, what: PlanError) {
+        self.plan.lacks.push(what);
+    }
+
     /// Declares that the target's output `name` is `output` of `step`.
     pub fn output(&mut self, name: &str, step: usize, output: &str) {
         self.plan.outputs.insert(name.into(), (step, output.into()));
@@ -193,6 +200,8 @@ pub struct StepGraph {
     pub of_target: Vec<Vec<StepIx>>,
     /// Paths of the host that planning depended on.
     pub watched: Vec<PathBuf>,
+    /// What this host lacks for running the steps of targets.
+    pub lacks: PlanErrors,
     /// Target → its outputs: name, step, the step's name for it.
     outputs: Vec<Vec<(String, StepIx, String)>>,
 }
@@ -265,6 +274,7 @@ pub fn plan_what_can_be(loaded: &Loaded, registry: &Registry, closure: Vec<u32>)
         closure,
         of_target: vec![Vec::new(); count],
         watched: Vec::new(),
+        lacks: Vec::new(),
         outputs: vec![Vec::new(); count],
     };
     let by_targets =
@@ -302,6 +312,7 @@ impl StepGraph {
                 feeds: Vec::new(),
             });
         }
+        self.lacks.extend(plan.lacks.into_iter().map(|lacking| (target, lacking)));
         let outputs = plan.outputs.into_iter();
         self.outputs[target as usize] =
             outputs.map(|(name, (position, output))| (name, first + position as StepIx, output)).collect();

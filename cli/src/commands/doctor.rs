@@ -61,12 +61,15 @@ pub fn run(ui: &Ui, global: &GlobalArgs, args: &DoctorArgs) -> Result<u8, Failur
     Ok(if missing { 3 } else { 0 })
 }
 
-/// The steps of every target that can be planned; why others cannot is a finding itself, once for all that it is about.
+/// The steps of every target that can be planned. Why others cannot, and what steps lack beside tools, is a finding itself,
+/// once for all targets that it is about.
 fn planned(session: &Session) -> (StepGraph, Vec<Finding>) {
     let loaded = &session.workspace.loaded;
-    let (graph, errors) = plan_what_can_be(loaded, &session.workspace.site.registry, loaded.order.clone());
+    let (mut graph, errors) =
+        plan_what_can_be(loaded, &session.workspace.site.registry, loaded.order.clone());
+    let lacks = std::mem::take(&mut graph.lacks);
     let mut findings: Vec<Finding> = Vec::new();
-    for (target, error) in errors {
+    for (target, error) in errors.into_iter().chain(lacks) {
         let name = session.name(target).to_owned();
         let known = findings.iter_mut().find(|f| f.found.as_ref().is_err_and(|e| *e == error.message));
         match known {

@@ -194,11 +194,16 @@ fn prepare_with(
     }
     let missing = if options.locked { Missing::Locked } else { Missing::Make };
     let pins = Pins::read(&workspace.dirs.root, missing)?;
-    let (graph, errors) = plan::plan_what_can_be(&loaded, &workspace.site.registry, closure);
+    let (mut graph, mut errors) = plan::plan_what_can_be(&loaded, &workspace.site.registry, closure);
+    // Who only brings sources in compiles nothing.
+    if options.goal == Goal::Build {
+        errors.append(&mut graph.lacks);
+    }
     if lacking == Lacking::Refused && !errors.is_empty() {
         return Err(not_planned(&loaded, errors));
     }
-    let mut blocked: BTreeMap<u32, Blocked> = errors.into_iter().map(|(t, e)| (t, e.into())).collect();
+    // Of several reasons for one target the first is told.
+    let mut blocked: BTreeMap<u32, Blocked> = errors.into_iter().rev().map(|(t, e)| (t, e.into())).collect();
 
     let mut active = wanted(&graph, options.goal);
     locked(&graph, &active, &pins, loaded.options().profile.as_deref())?;

@@ -138,7 +138,12 @@ impl Rule for Component {
         let target = self.target.clone().unwrap_or_else(|| format!("{}-unknown-linux-musl", planner.arch()));
         let uses_rust = self.build.as_ref().is_none_or(|script| script.contains("cargo"));
         if uses_rust {
-            host::require_target(planner.root(), &target)?;
+            if let Err(error) = host::require_target(planner.root(), &target) {
+                match error.exit {
+                    3 => planner.lacks(error),
+                    _ => return Err(error),
+                }
+            }
         }
         let mark = self.mark(planner);
         let mut source = self.source.plan_marked(planner, mark);
