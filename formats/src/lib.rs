@@ -21,5 +21,5 @@ pub mod newc;
 pub mod patch;
 pub mod tarball;
 pub mod whence;
-pub mod zipfile;
 pub mod zboot;
+pub mod zipfile;

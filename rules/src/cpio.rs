@@ -162,11 +162,8 @@ impl Rule for Cpio {
 
     fn advertise(&self) -> BTreeMap<String, String> {
         let (format, level) = self.format();
-        let facts = [
-            ("compress", format.name().to_owned()),
-            ("level", level.to_string()),
-            (ROOT, self.root.clone()),
-        ];
+        let facts =
+            [("compress", format.name().to_owned()), ("level", level.to_string()), (ROOT, self.root.clone())];
         facts.map(|(name, value)| (name.to_owned(), value)).into()
     }
 }

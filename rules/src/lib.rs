@@ -3,8 +3,8 @@
 
 #![forbid(unsafe_code)]
 
-mod batches;
 mod arch;
+mod batches;
 mod boot_test;
 mod command;
 mod component;
@@ -25,8 +25,8 @@ mod modules;
 mod one_or_many;
 mod packages;
 mod preflight;
-mod release;
 mod programs;
+mod release;
 mod rootfs;
 pub mod shares;
 mod size;

@@ -18,7 +18,7 @@ use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::linux::kbuild::folder_of;
+use crate::arch::Arch;
 use crate::module_check::{CheckModules, FRAGMENT};
 use crate::one_or_many::OneOrMany;
 use crate::steps::{builtin, file_entry, read, tree_of, tree_output};
@@ -129,8 +129,7 @@ impl Modules {
         for path in files.lines() {
             inputs.push(read(&format!("{FRAGMENT}{path}"), Input::Path(path.into())));
         }
-        let arch = Some(advertised("arch")).filter(|arch| !arch.is_empty());
-        let folder = folder_of(arch.as_deref().unwrap_or(planner.arch())).to_owned();
+        let folder = Arch::of_kernel(planner, &self.from)?.folder.to_owned();
         let params = [names, &[("folder", folder), ("files", files)]].concat();
         let mut step = builtin("check", CheckModules, inputs, &params);
         step.gates = vec![(planner.target_index(&self.from)?, "compile".into())];

@@ -137,12 +137,10 @@ impl Rule for Component {
         let package = self.package.as_deref().unwrap_or("");
         let target = self.target.clone().unwrap_or_else(|| format!("{}-unknown-linux-musl", planner.arch()));
         let uses_rust = self.build.as_ref().is_none_or(|script| script.contains("cargo"));
-        if uses_rust {
-            if let Err(error) = host::require_target(planner.root(), &target) {
-                match error.exit {
-                    3 => planner.lacks(error),
-                    _ => return Err(error),
-                }
+        if uses_rust && let Err(error) = host::require_target(planner.root(), &target) {
+            match error.exit {
+                3 => planner.lacks(error),
+                _ => return Err(error),
             }
         }
         let mark = self.mark(planner);

@@ -48,12 +48,3 @@ impl Builtin for ReadMakefiles {
         Ok(Made { outputs: BTreeMap::from([("kbuild".to_owned(), output)]), ..Made::default() })
     }
 }
-
-/// The folder of `arch/` that an architecture's own files are in.
-pub fn folder_of(arch: &str) -> &str {
-    match arch {
-        "x86_64" => "x86",
-        "aarch64" => "arm64",
-        other => other,
-    }
-}

@@ -167,7 +167,10 @@ impl Rule for Linux {
             ("tools", Some(self.tools.all().join(" "))),
             (arch::ARCH, self.arch.clone()),
             ("config-file", config.cloned()),
-            ("config-files", Some(self.laid_over().chain(self.full()).cloned().collect::<Vec<_>>().join("\n"))),
+            (
+                "config-files",
+                Some(self.laid_over().chain(self.full()).cloned().collect::<Vec<_>>().join("\n")),
+            ),
         ];
         entries.into_iter().filter_map(|(k, v)| Some((k.to_owned(), v?))).collect()
     }
