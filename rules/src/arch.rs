@@ -5,6 +5,8 @@ use mosbuild_engine::load::nearest;
 use mosbuild_engine::plan::Planner;
 use mosbuild_engine::rule::PlanError;
 
+use crate::elf::Machine;
+
 /// One architecture.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Arch {
@@ -61,6 +63,11 @@ impl Arch {
     /// The architecture of this name; `None` if it is none of those above.
     pub fn named(name: &str) -> Option<&'static Arch> {
         Arch::ALL.iter().find(|arch| arch.name == name)
+    }
+
+    /// Whether a kernel of it runs programs for a machine.
+    pub fn runs(&self, machine: Machine) -> bool {
+        self.machines.contains(&machine.number)
     }
 
     /// Whether its programs and kernels are those of this host.

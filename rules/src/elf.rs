@@ -5,8 +5,10 @@ use object::elf::{self, FileHeader32, FileHeader64};
 use object::read::elf::{Dyn, FileHeader, ProgramHeader, SectionHeader};
 use object::{Endianness, ReadRef};
 
-/// The beginning of every ELF file.
-pub const MAGIC: &[u8; 4] = b"\x7fELF";
+pub use mosbuild_formats::elf::MAGIC;
+
+/// Bytes of an ELF file up to its machine number.
+pub const HEAD: usize = 20;
 
 /// An ELF file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +57,15 @@ impl Machine {
     const fn big(self) -> Machine {
         Machine { little: false, ..self }
     }
+}
+
+/// The machine of an ELF file by its first [`HEAD`] bytes; none of anything else.
+pub fn machine_of(head: &[u8]) -> Option<Machine> {
+    let head = head.get(..HEAD)?.strip_prefix(MAGIC)?;
+    let (class, data, number) = (head[0], head[1], [head[14], head[15]]);
+    let little = data != elf::ELFDATA2MSB;
+    let number = if little { u16::from_le_bytes(number) } else { u16::from_be_bytes(number) };
+    Some(Machine { number, wide: class != elf::ELFCLASS32, little })
 }
 
 /// Architectures as `uname -m` and target triples write them.
@@ -228,6 +239,7 @@ pub mod tests {
         let program = made(dir.path(), "here it is");
         let elf = read(&program[..]).unwrap().unwrap();
         assert!(!elf.is_dynamic());
+        assert_eq!(machine_of(&program), Some(elf.machine));
         let at = program.windows(4).position(|w| w == b"here").unwrap() as u64;
         let (section, offset) = elf.section_at(at).unwrap();
         assert_eq!((section.name.as_str(), offset), (".rodata", 0));
@@ -241,6 +253,7 @@ pub mod tests {
     fn what_is_no_elf_file_is_none_and_damage_is_an_error() {
         for other in [&b""[..], b"\x7fEL", b"#!/bin/sh\n"] {
             assert_eq!(read(other).unwrap(), None);
+            assert_eq!(machine_of(other), None);
         }
         assert!(read(&b"\x7fELF\x02\x01\x01 and no more"[..]).is_err());
         let dir = tempfile::tempdir().unwrap();

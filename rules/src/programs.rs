@@ -6,9 +6,9 @@ use std::io::Read;
 
 use mosbuild_cache::{Entry, Node, Store, Tree, TreePath};
 use mosbuild_engine::action::{Builtin, BuiltinCx, Made, OutKind, StepError};
-use object::elf;
 
 use crate::arch::Arch;
+use crate::elf::{self, Machine};
 
 /// What the kernel runs first.
 const INIT: &str = "init";
@@ -18,8 +18,6 @@ const LINKS: usize = 40;
 const LISTED: usize = 5;
 /// Files below these are for others than the kernel's own processors, or no programs.
 const ELSEWHERE: [&str; 4] = ["lib/firmware/", "usr/lib/firmware/", "lib/modules/", "usr/lib/modules/"];
-/// Bytes of an ELF file up to its machine number.
-const HEAD: usize = 20;
 
 /// Input `root`; param `arch`, of the kernel. No output: an /init that cannot start is an error, others are a warning.
 pub struct Programs;
@@ -49,8 +47,8 @@ impl Builtin for Programs {
             e.mode & 0o111 != 0 && !ELSEWHERE.iter().any(|dir| within(dir))
         };
         for entry in root.iter().filter(program) {
-            if let Some(machine) = machine(cx.store, &entry.node)?.filter(|m| !arch.machines.contains(m)) {
-                foreign.entry(machine_name(machine)).or_default().push(format!("/{}", entry.path));
+            if let Some(machine) = machine(cx.store, &entry.node)?.filter(|m| !arch.runs(*m)) {
+                foreign.entry(machine.to_string()).or_default().push(format!("/{}", entry.path));
             }
         }
         for (machine, paths) in foreign {
@@ -80,13 +78,12 @@ fn starts(store: &Store, root: &Tree, arch: &Arch) -> Result<(), StepError> {
             through.push(format!("/{path}"));
         }
         if let Some(machine) = machine(store, node)? {
-            if arch.machines.contains(&machine) {
+            if arch.runs(machine) {
                 return Ok(());
             }
             let text = format!(
-                "/init cannot start: {} is a program for {}, the kernel is for {}",
+                "/init cannot start: {} is a program for {machine}, the kernel is for {}",
                 through.join(" → "),
-                machine_name(machine),
                 arch.name
             );
             let help =
@@ -107,38 +104,16 @@ fn interpreter(head: &[u8]) -> Option<String> {
     Some(text.split_whitespace().next()?.trim_start_matches('/').to_owned())
 }
 
-/// The machine number of an ELF file; `None` for anything else.
-fn machine(store: &Store, node: &Node) -> Result<Option<u16>, StepError> {
+/// The machine of an ELF file; `None` for anything else.
+fn machine(store: &Store, node: &Node) -> Result<Option<Machine>, StepError> {
     let Node::File { digest, .. } = node else { return Ok(None) };
-    let head = head(store, digest, HEAD)?;
-    if head.len() < HEAD || !head.starts_with(&elf::ELFMAG) {
-        return Ok(None);
-    }
-    let bytes = [head[18], head[19]];
-    let big = head[5] == elf::ELFDATA2MSB;
-    Ok(Some(if big { u16::from_be_bytes(bytes) } else { u16::from_le_bytes(bytes) }))
+    Ok(elf::machine_of(&head(store, digest, elf::HEAD)?))
 }
 
 fn head(store: &Store, digest: &mosbuild_cache::Digest, length: usize) -> Result<Vec<u8>, StepError> {
     let mut bytes = Vec::with_capacity(length);
     std::fs::File::open(store.blob_path(digest)?)?.take(length as u64).read_to_end(&mut bytes)?;
     Ok(bytes)
-}
-
-fn machine_name(machine: u16) -> String {
-    let other = match machine {
-        elf::EM_386 => "i386",
-        elf::EM_ARM => "32-bit arm",
-        elf::EM_RISCV => "riscv",
-        elf::EM_PPC64 => "ppc64",
-        elf::EM_S390 => "s390x",
-        _ => "",
-    };
-    match Arch::ALL.iter().find(|arch| arch.machines[0] == machine) {
-        Some(arch) => arch.name.to_owned(),
-        None if other.is_empty() => format!("machine {machine} of ELF"),
-        None => other.to_owned(),
-    }
 }
 
 /// The path without symlinks, and what is there; links that lead nowhere or out of the tree lead nowhere.
@@ -177,11 +152,9 @@ fn resolve<'t>(root: &'t Tree, path: &str) -> Option<(String, &'t Node)> {
 #[cfg(test)]
 mod tests {
     use mosbuild_engine::action::Available;
-    use mosbuild_engine::fetch::{FetchOptions, Fetcher};
-    use mosbuild_engine::item::NoServices;
 
     use super::*;
-    use crate::steps::{entry, tree_of};
+    use crate::steps::{bench, entry, tree_of};
 
     fn program(machine: u16) -> Vec<u8> {
         let mut bytes = vec![0; 64];
@@ -206,25 +179,14 @@ mod tests {
         let tree = tree_of(made.collect()).unwrap();
         let digest = tree.digest();
         let input = Available::Tree { tree: std::sync::Arc::new(tree), digest, root: None };
-        let cx = BuiltinCx {
-            inputs: BTreeMap::from([("root".to_owned(), input)]),
-            params: &BTreeMap::from([("arch".to_owned(), arch.to_owned())]),
-            store: &store,
-            scratch: dir.path().to_owned(),
-            log: &|_| {},
-            warn: &|_| {},
-            cancelled: &|| false,
-            pin: None,
-            fetcher: &Fetcher::new(FetchOptions::default()),
-            progress: &|_, _, _| {},
-            services: &NoServices,
-        };
-        Programs.run(&cx).map(|made| made.notes)
+        let (at, params) = ((&store, dir.path()), [("arch".to_owned(), arch.to_owned())].into());
+        let made = bench::run(&Programs, at, [("root".to_owned(), input)], &params)?;
+        Ok(made.notes)
     }
 
     #[test]
     fn an_init_of_another_architecture_is_named_with_the_way_to_it() {
-        let (x86, arm) = (program(elf::EM_X86_64), program(elf::EM_AARCH64));
+        let (x86, arm) = (program(object::elf::EM_X86_64), program(object::elf::EM_AARCH64));
         let script: &[u8] = b"#! /bin/sh -e\necho\n";
         let busybox = |program: &'static [u8]| {
             vec![
@@ -258,12 +220,16 @@ mod tests {
             assert!(run(files, "x86_64").unwrap().is_empty());
         }
         // A 32-bit program, which the kernel may run.
-        assert!(run(&[("init", &program(elf::EM_ARM))], "aarch64").unwrap().is_empty());
+        assert!(run(&[("init", &program(object::elf::EM_ARM))], "aarch64").unwrap().is_empty());
     }
 
     #[test]
     fn other_programs_of_another_architecture_are_a_warning() {
-        let (x86, arm, odd) = (program(elf::EM_X86_64), program(elf::EM_AARCH64), program(elf::EM_RISCV));
+        let (x86, arm, odd) = (
+            program(object::elf::EM_X86_64),
+            program(object::elf::EM_AARCH64),
+            program(object::elf::EM_RISCV),
+        );
         let mut files: Vec<(String, &[u8])> = (0..7).map(|n| (format!("usr/bin/p{n}"), &x86[..])).collect();
         files.push(("init".into(), &arm));
         files.push(("lib/firmware/coprocessor".into(), &x86));
@@ -272,7 +238,7 @@ mod tests {
         assert_eq!(
             run(&files, "aarch64").unwrap(),
             [
-                "warning: programs for riscv, the kernel is for aarch64: /usr/bin/other",
+                "warning: programs for riscv64, the kernel is for aarch64: /usr/bin/other",
                 "warning: programs for x86_64, the kernel is for aarch64: /usr/bin/p0, /usr/bin/p1, /usr/bin/p2, \
                  /usr/bin/p3, /usr/bin/p4 and 2 more",
             ]

@@ -103,6 +103,40 @@ pub fn tree_of(entries: Vec<Entry>) -> Result<Tree, StepError> {
     Tree::with_parents(entries).map_err(|e| StepError::new(e.to_string()))
 }
 
+/// Builtins run by themselves, for tests.
+#[cfg(test)]
+pub mod bench {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use mosbuild_cache::Store;
+    use mosbuild_engine::action::{Available, Builtin, BuiltinCx, Made, StepError};
+    use mosbuild_engine::fetch::{FetchOptions, Fetcher};
+    use mosbuild_engine::item::NoServices;
+
+    /// Runs it with these inputs and params; `scratch` is a folder that is there.
+    pub fn run(
+        builtin: &dyn Builtin,
+        (store, scratch): (&Store, &Path),
+        inputs: impl IntoIterator<Item = (String, Available)>,
+        params: &BTreeMap<String, String>,
+    ) -> Result<Made, StepError> {
+        builtin.run(&BuiltinCx {
+            inputs: inputs.into_iter().collect(),
+            params,
+            store,
+            scratch: scratch.to_owned(),
+            log: &|_| {},
+            warn: &|_| {},
+            cancelled: &|| false,
+            pin: None,
+            fetcher: &Fetcher::new(FetchOptions::default()),
+            progress: &|_, _, _| {},
+            services: &NoServices,
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;

@@ -248,10 +248,9 @@ mod tests {
 
     use mosbuild_cache::{CaptureOptions, Tree, TreePath};
     use mosbuild_engine::action::Available;
-    use mosbuild_engine::fetch::{FetchOptions, Fetcher};
-    use mosbuild_engine::item::NoServices;
 
     use super::*;
+    use crate::steps::bench;
 
     fn has(tree: &Tree, path: &str) -> bool {
         TreePath::new(path).is_ok_and(|path| tree.get(&path).is_some())
@@ -292,21 +291,13 @@ mod tests {
                 inputs
                     .insert(input(position), Available::File { digest, size, executable: false, path: None });
             }
-            let cx = BuiltinCx {
-                inputs,
-                params: &BTreeMap::new(),
-                store: &self.store,
-                scratch: self.dir.path().to_owned(),
-                log: &|_| {},
-                warn: &|_| {},
-                cancelled: &|| false,
-                pin: None,
-                fetcher: &Fetcher::new(FetchOptions::default()),
-                progress: &|_, _, _| {},
-                services: &NoServices,
-            };
             let names = (1..=patches.len()).map(|n| format!("patches/{n}.patch")).collect();
-            let made = ApplyPatches { names }.run(&cx)?;
+            let made = bench::run(
+                &ApplyPatches { names },
+                (&self.store, self.dir.path()),
+                inputs,
+                &BTreeMap::new(),
+            )?;
             Ok(self.store.get_tree(&made.outputs["source"].digest).unwrap())
         }
 

@@ -45,26 +45,12 @@ mod tests {
     use std::process::Command;
 
     use mosbuild_cache::{Node, Store};
-    use mosbuild_engine::fetch::{FetchOptions, Fetcher};
-    use mosbuild_engine::item::NoServices;
 
     use super::*;
+    use crate::steps::bench;
 
     fn run(store: &Store, dir: &Path, source: Available) -> Result<Made, StepError> {
-        let cx = BuiltinCx {
-            inputs: BTreeMap::from([("source".to_owned(), source)]),
-            params: &BTreeMap::new(),
-            store,
-            scratch: dir.to_owned(),
-            log: &|_| {},
-            warn: &|_| {},
-            cancelled: &|| false,
-            pin: None,
-            fetcher: &Fetcher::new(FetchOptions::default()),
-            progress: &|_, _, _| {},
-            services: &NoServices,
-        };
-        Unpack.run(&cx)
+        bench::run(&Unpack, (store, dir), [("source".to_owned(), source)], &BTreeMap::new())
     }
 
     fn tarball(dir: &Path, top: &str) -> Available {
