@@ -89,7 +89,7 @@ fn quicker(format: &str) -> Compression {
     }
 }
 
-/// Bytes of these files compressed as one stream.
+/// Bytes of these files compressed as one stream; none if they are empty, whatever the frame takes.
 fn measured(
     store: &Store,
     files: impl Iterator<Item = Digest>,
@@ -100,7 +100,8 @@ fn measured(
     let Ok(mut encoder) = Encoder::new(Counter(0), how, threads) else { return Ok(0) };
     let mut any = false;
     for digest in files {
-        any |= encoder.write_all(&store.read(&digest)?).is_ok();
+        let bytes = store.read(&digest)?;
+        any |= !bytes.is_empty() && encoder.write_all(&bytes).is_ok();
     }
     Ok(match (any, encoder.finish()) {
         (true, Ok(counter)) => counter.0,

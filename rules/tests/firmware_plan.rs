@@ -61,8 +61,11 @@ fn shape(fields: &str) -> Result<(Vec<String>, Vec<String>), String> {
         if name(&loaded, &graph, ix).starts_with("firmware:") {
             steps.push(format!("{} < {}", node.step.name, names(&node.needs)));
         }
-        if names(&node.gated_by).contains("firmware:") {
-            gated.push(format!("{} waits for {}", name(&loaded, &graph, ix), names(&node.gated_by)));
+        let gates: Vec<String> = node.gated_by.iter().map(|ix| name(&loaded, &graph, *ix)).collect();
+        let own: Vec<&str> =
+            gates.iter().map(String::as_str).filter(|gate| gate.starts_with("firmware:")).collect();
+        if !own.is_empty() {
+            gated.push(format!("{} waits for {}", name(&loaded, &graph, ix), own.join(" ")));
         }
     }
     Ok((steps, gated))

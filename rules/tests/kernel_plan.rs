@@ -212,7 +212,7 @@ fn an_architecture_that_is_not_there_is_refused() {
     let dir = workspace(&FILE.replace("arch: x86_64 }", "arch: riscv64 }"));
     let whole = loaded(dir.path()).unwrap();
     let errors = graph(&whole).err().unwrap();
-    assert_eq!(errors, [&*message, &*message, &*message]);
+    assert!(!errors.is_empty() && errors.iter().all(|error| *error == message), "{errors:?}");
     // A field of its own is refused at load.
     let dir = workspace(&FILE.replace("tools: xz", "arch: arm64"));
     let error = loaded(dir.path()).err().unwrap();
