@@ -44,6 +44,11 @@ impl<'a> Planner<'a> {
         &self.loaded.root
     }
 
+    /// `project`; empty if the file names none.
+    pub fn project(&self) -> &'a str {
+        self.loaded.project.as_deref().unwrap_or_default()
+    }
+
     /// `vars.epoch`, the SOURCE_DATE_EPOCH of every step.
     pub fn epoch(&self) -> u64 {
         self.loaded.epoch

@@ -20,6 +20,7 @@ pub mod modinfo;
 pub mod newc;
 pub mod patch;
 pub mod tarball;
+pub mod uki;
 pub mod whence;
 pub mod zboot;
 pub mod zipfile;

@@ -29,6 +29,8 @@ pub struct Arch {
     pub efi: &'static str,
     /// QEMU's program, and which machine of it is meant.
     pub qemu: (&'static str, &'static [&'static str]),
+    /// Where Debian's systemd-boot-efi has the stub of unified kernel images.
+    pub stub: &'static str,
 }
 
 impl Arch {
@@ -45,6 +47,7 @@ impl Arch {
             console: ("SERIAL_8250_CONSOLE", "ttyS0"),
             efi: "EFI_STUB",
             qemu: ("qemu-system-x86_64", &[]),
+            stub: "/usr/lib/systemd/boot/efi/linuxx64.efi.stub",
         },
         Arch {
             name: "aarch64",
@@ -57,6 +60,7 @@ impl Arch {
             // EFI_STUB has no prompt there: EFI selects it.
             efi: "EFI",
             qemu: ("qemu-system-aarch64", &["-machine", "virt"]),
+            stub: "/usr/lib/systemd/boot/efi/linuxaa64.efi.stub",
         },
     ];
 
@@ -99,21 +103,25 @@ impl Arch {
         })
     }
 
-    /// The architecture of the kernel that a reference names: that of its `linux`, where it says one, else the
-    /// workspace's.
+    /// The architecture of the kernel that a reference names: that of the `linux` behind it, where it says one, else
+    /// the workspace's.
     ///
     /// # Errors
     /// Exit code 2 for a workspace's `arch` that is not known here.
     pub fn of_kernel(planner: &Planner<'_>, kernel: &str) -> Result<&'static Arch, PlanError> {
-        let linux = planner.advertised(kernel, LINUX);
-        let said = planner.advertised(linux.as_deref().unwrap_or(kernel), ARCH);
+        let mut linux = kernel.to_owned();
+        // References make no circle: the loader has seen to it.
+        while let Some(behind) = planner.advertised(&linux, LINUX) {
+            linux = behind;
+        }
+        let said = planner.advertised(&linux, ARCH);
         Arch::planned(said.as_deref().unwrap_or(planner.arch()))
     }
 }
 
 /// What a `linux` with a field of its own advertises as: its architecture.
 pub const ARCH: &str = "arch";
-/// What a `kernel` advertises as: its `linux`.
+/// What a `kernel` advertises as: its `linux`; a `uki`, its kernel.
 pub const LINUX: &str = "linux";
 
 #[cfg(test)]

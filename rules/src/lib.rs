@@ -33,6 +33,7 @@ mod size;
 mod source;
 mod steps;
 mod tools;
+mod uki;
 mod unpack;
 mod url;
 
@@ -73,5 +74,6 @@ pub fn registry() -> Registry {
         RuleType::of::<packages::Packages>("packages", 1),
         RuleType::of::<release::Release>("release", 1),
         RuleType::of::<rootfs::Rootfs>("rootfs", rootfs::VERSION),
+        RuleType::of::<uki::Uki>("uki", uki::VERSION),
     ])
 }
