@@ -164,6 +164,8 @@ pub struct Console {
     pub expect: Vec<String>,
     /// None may appear.
     pub forbid: Vec<String>,
+    /// Fact name to a text: when a line first had it becomes that fact, in seconds since the start.
+    pub marks: Vec<(String, String)>,
 }
 
 /// A declared environment variable.

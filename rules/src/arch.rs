@@ -1,6 +1,7 @@
 //! The architectures that kernels are made for here, and what others call them: kbuild, Debian's cross toolchains,
 //! QEMU, xz, ELF. Knows names and conventions; plans and runs nothing.
 
+use mosbuild_engine::action::Input;
 use mosbuild_engine::load::nearest;
 use mosbuild_engine::plan::Planner;
 use mosbuild_engine::rule::PlanError;
@@ -31,6 +32,21 @@ pub struct Arch {
     pub qemu: (&'static str, &'static [&'static str]),
     /// Where Debian's systemd-boot-efi has the stub of unified kernel images.
     pub stub: &'static str,
+    /// Firmware of its virtual machines.
+    pub uefi: Uefi,
+    /// Path on an EFI system partition of what firmware starts where nothing else is said (UEFI 2.10, 3.5.1.1).
+    pub efi_program: &'static str,
+}
+
+/// UEFI firmware for QEMU, where Debian has it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Uefi {
+    /// The firmware.
+    pub code: &'static str,
+    /// Its variables as they are at first; none: it keeps them in memory.
+    pub vars: Option<&'static str>,
+    /// The package of both.
+    pub package: &'static str,
 }
 
 impl Arch {
@@ -48,6 +64,12 @@ impl Arch {
             efi: "EFI_STUB",
             qemu: ("qemu-system-x86_64", &[]),
             stub: "/usr/lib/systemd/boot/efi/linuxx64.efi.stub",
+            uefi: Uefi {
+                code: "/usr/share/OVMF/OVMF_CODE_4M.fd",
+                vars: Some("/usr/share/OVMF/OVMF_VARS_4M.fd"),
+                package: "ovmf",
+            },
+            efi_program: "EFI/BOOT/BOOTX64.EFI",
         },
         Arch {
             name: "aarch64",
@@ -61,6 +83,8 @@ impl Arch {
             efi: "EFI",
             qemu: ("qemu-system-aarch64", &["-machine", "virt"]),
             stub: "/usr/lib/systemd/boot/efi/linuxaa64.efi.stub",
+            uefi: Uefi { code: "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd", vars: None, package: "qemu-efi-aarch64" },
+            efi_program: "EFI/BOOT/BOOTAA64.EFI",
         },
     ];
 
@@ -117,6 +141,17 @@ impl Arch {
         let said = planner.advertised(&linux, ARCH);
         Arch::planned(said.as_deref().unwrap_or(planner.arch()))
     }
+}
+
+/// A file of this host that a step reads. Where it is missing, the plan is good for all but a build.
+pub fn host_file(planner: &mut Planner<'_>, path: &str, package: &str, advice: &str) -> Input {
+    planner.watch(path.into());
+    if !std::path::Path::new(path).is_file() {
+        let error = PlanError::new(3, format!("{path} is not there, which `{}` needs", planner.name()))
+            .help(format!("on Debian: apt-get install {package}"));
+        planner.lacks(if advice.is_empty() { error } else { error.help(advice) });
+    }
+    Input::External(path.into())
 }
 
 /// What a `linux` with a field of its own advertises as: its architecture.

@@ -17,6 +17,7 @@ mod firmware;
 mod group;
 mod kernel;
 mod linux;
+pub mod machine;
 pub mod memory;
 mod miniroot;
 mod mode;
@@ -39,8 +40,8 @@ mod url;
 
 use mosbuild_engine::rule::{Registry, RuleType};
 
-pub use arch::Arch;
-pub use boot_test::image_for_qemu;
+pub use arch::{Arch, Uefi};
+pub use boot_test::{accelerator, image_for_qemu};
 
 /// What is wrong with a line of a list of packages, comments taken off; `packages` refuses it at build time.
 pub fn package_fault(line: &str) -> Option<String> {

@@ -52,6 +52,8 @@ pub(super) fn run(job: &Job, command: &Command, log: &mut Vec<u8>) -> Result<Exe
     let (outputs, mut facts) = made.map_err(|error| broken(error, log))?;
     if command.console.is_some() {
         facts.insert("seconds".into(), format!("{:.1}", outcome.wall.as_secs_f64()));
+        let seen = outcome.marks.iter().map(|(name, at)| (name.clone(), format!("{:.1}", at.as_secs_f64())));
+        facts.extend(seen);
     }
     if outcome.alone {
         scratch.recycle();
@@ -95,6 +97,10 @@ fn explain(job: &Job, command: &Command, outcome: &exec::Outcome, log: &[u8]) ->
         End::Exit(0) | End::Expected => {
             format!("it ended after {seconds:.1} s without printing {}", quoted(&outcome.missing))
         }
+        End::Exit(code) if !outcome.missing.is_empty() => format!(
+            "it exited with code {code} after {seconds:.1} s without printing {}",
+            quoted(&outcome.missing)
+        ),
         End::Exit(code) => format!("it exited with code {code} after {seconds:.1} s"),
         End::Signal(9) if command.memory.is_some() => "it was killed (memory limit?)".into(),
         End::Signal(signal) => format!("it was killed by signal {signal}"),
@@ -107,6 +113,14 @@ fn explain(job: &Job, command: &Command, outcome: &exec::Outcome, log: &[u8]) ->
         End::Forbidden(line) => format!("its output has a forbidden line: {line}"),
     };
     let mut error = StepError::new(text);
+    if let Some(console) = command.console.as_ref().filter(|c| !c.marks.is_empty()) {
+        let seen = |name: &str| outcome.marks.iter().find(|(seen, _)| seen == name).map(|(_, at)| at.as_secs_f64());
+        let reached = console.marks.iter().map(|(name, text)| match seen(name) {
+            Some(seconds) => format!("\"{}\" after {seconds:.1} s", text.trim()),
+            None => format!("no \"{}\"", text.trim()),
+        });
+        error = error.help(format!("how far it came: {}", reached.collect::<Vec<_>>().join(", ")));
+    }
     if let End::Exit(code) = outcome.end {
         let tail = String::from_utf8_lossy(&log[log.len().saturating_sub(4096)..]).into_owned();
         let hint = match code {

@@ -138,6 +138,10 @@ impl Evaluator<'_> {
         if let Some(console) = &c.console {
             record.set(Part::Policy("expect".into()), Value::List(console.expect.clone()));
             record.set(Part::Policy("forbid".into()), Value::List(console.forbid.clone()));
+            if !console.marks.is_empty() {
+                let marks = console.marks.iter().map(|(name, text)| format!("{name}: {text}")).collect();
+                record.set(Part::Policy("marks".into()), Value::List(marks));
+            }
         }
         for (name, value) in &c.env {
             record.set(Part::Env(name.clone()), self.env(value));

@@ -198,7 +198,11 @@ pub(super) fn lay_out(
         console: command
             .console
             .as_ref()
-            .map(|c| exec::Console { expect: c.expect.clone(), forbid: c.forbid.clone() }),
+            .map(|c| exec::Console {
+                expect: c.expect.clone(),
+                forbid: c.forbid.clone(),
+                marks: c.marks.clone(),
+            }),
         interactive: false,
         extra_devices: command.devices.iter().filter(|d| d.exists()).cloned().collect(),
     };

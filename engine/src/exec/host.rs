@@ -90,6 +90,7 @@ impl Executor for Host {
             max_rss_kib: usage.ru_maxrss as u64,
             log_bytes: seen.log_bytes,
             missing: seen.missing,
+            marks: seen.marks,
             alone,
             owners: Owners::default(),
         })

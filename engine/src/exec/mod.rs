@@ -166,6 +166,8 @@ pub struct Console {
     pub expect: Vec<String>,
     /// When one is seen, the step is ended and has failed.
     pub forbid: Vec<String>,
+    /// Names and patterns whose first appearance is timed.
+    pub marks: Vec<(String, String)>,
 }
 
 /// How a step ended.
@@ -202,6 +204,8 @@ pub struct Outcome {
     pub log_bytes: u64,
     /// Patterns of [`Console::expect`] that were not seen.
     pub missing: Vec<String>,
+    /// Those of [`Console::marks`] that were seen, and when after the start.
+    pub marks: Vec<(String, Duration)>,
     /// Whether no process is left that could still write where the step ran.
     pub alone: bool,
     /// The owners of the files of a job with a root of its own: those it began with and those that it gave. Empty

@@ -22,6 +22,7 @@ pub(super) struct Seen {
     pub killed: Option<End>,
     pub log_bytes: u64,
     pub missing: Vec<String>,
+    pub marks: Vec<(String, Duration)>,
 }
 
 /// A pipe for output: the read end does not block, both are above 9, so that dup2 onto 0–4 never hits them.
@@ -50,7 +51,7 @@ pub(super) fn attend(
     let deadline = job.limits.time.and_then(|limit| started.checked_add(limit));
     let cancel = watch.cancel();
     let cancel_fd: RawFd = cancel.map_or(-1, |token| token.as_fd().as_raw_fd());
-    let mut reader = Reader::new(job);
+    let mut reader = Reader::new(job, started);
     let mut killed: Option<End> = None;
     let mut line_end: Option<Instant> = None;
     let mut open = true;
@@ -119,7 +120,12 @@ pub(super) fn attend(
     }
     match failure {
         Some(error) => Err(error),
-        None => Ok(Seen { killed, log_bytes: reader.log.written, missing: reader.scan.missing() }),
+        None => Ok(Seen {
+            killed,
+            log_bytes: reader.log.written,
+            missing: reader.scan.missing(),
+            marks: reader.scan.marks(),
+        }),
     }
 }
 
@@ -145,8 +151,8 @@ struct Reader {
 }
 
 impl Reader {
-    fn new(job: &Job) -> Self {
-        let scan = Scan::new(job.console.as_ref());
+    fn new(job: &Job, started: Instant) -> Self {
+        let scan = Scan::new(job.console.as_ref(), started);
         Self { log: Log { path: job.log.clone(), file: None, written: 0 }, scan }
     }
 
@@ -205,20 +211,28 @@ impl Log {
 struct Scan {
     forbid: Vec<String>,
     expect: Vec<(String, bool)>,
+    /// Name, pattern, and when it was first seen.
+    marks: Vec<(String, String, Option<Duration>)>,
+    started: Instant,
     partial: Vec<u8>,
     /// All that is expected was seen, the last of it in a line that has not ended.
     all_seen: bool,
 }
 
 impl Scan {
-    fn new(console: Option<&Console>) -> Self {
+    fn new(console: Option<&Console>, started: Instant) -> Self {
         let console = console.cloned().unwrap_or_default();
         let expect = console.expect.into_iter().map(|pattern| (pattern, false)).collect();
-        Self { forbid: console.forbid, expect, partial: Vec::new(), all_seen: false }
+        let marks = console.marks.into_iter().map(|(name, pattern)| (name, pattern, None)).collect();
+        Self { forbid: console.forbid, expect, marks, started, partial: Vec::new(), all_seen: false }
     }
 
     fn missing(&self) -> Vec<String> {
         self.expect.iter().filter(|(_, seen)| !seen).map(|(pattern, _)| pattern.clone()).collect()
+    }
+
+    fn marks(&self) -> Vec<(String, Duration)> {
+        self.marks.iter().filter_map(|(name, _, seen)| Some((name.clone(), (*seen)?))).collect()
     }
 
     fn feed(&mut self, bytes: &[u8], watch: &dyn Watch) -> Option<End> {
@@ -264,6 +278,9 @@ impl Scan {
     }
 
     fn line(&mut self, line: &str) -> Option<End> {
+        for (_, pattern, seen) in self.marks.iter_mut().filter(|(.., seen)| seen.is_none()) {
+            *seen = line.contains(pattern.as_str()).then(|| self.started.elapsed());
+        }
         if self.forbidden(line) { Some(End::Forbidden(line.to_owned())) } else { self.expected(line) }
     }
 

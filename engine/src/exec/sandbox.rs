@@ -373,6 +373,7 @@ fn outcome(
         max_rss_kib: report.max_rss_kib,
         log_bytes: seen.log_bytes,
         missing: seen.missing,
+        marks: seen.marks,
         alone: true,
         owners: Owners::default(),
     })

@@ -1,8 +1,8 @@
 //! Rule `boot-test`: an image started in a virtual machine until it has printed what it is to print.
 //! Knows QEMU's command line; does not know how images are made.
 //!
-//! Neither the accelerator nor the host's speed is in the key: `timeout` is the same everywhere, so it is to suit
-//! emulation (the default does, for small images).
+//! Neither the accelerator nor the host's speed is in the key: `timeout` is for a machine of KVM, and an emulated one is
+//! given a multiple of it.
 
 mod memory;
 
@@ -21,12 +21,13 @@ use mosbuild_formats::zboot;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::arch::Arch;
+use crate::arch::{Arch, host_file};
+use crate::machine::{Firmware, Parts, Start};
 use crate::one_or_many::OneOrMany;
 use crate::steps::{at, builtin, command, file_output, made, read};
 
 /// Raised when the same fields are planned in another way.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Lines that no boot may show. A panic alone ends QEMU with success, and an initramfs that is cut short or a
 /// module that does not fit leaves a line in the log and nothing else.
@@ -44,6 +45,15 @@ const FORBIDDEN: [&str; 8] = [
 const HYPERVISORS: [&str; 1] = ["qemu"];
 /// Seconds.
 const DEFAULT_TIMEOUT: u64 = 120;
+/// How many times as long an emulated machine is given.
+const EMULATED: u64 = 4;
+/// Facts about how soon the console showed the kernel's first line and the start of /init.
+const MARKS: [(&str, &str); 2] =
+    [("kernel_seconds", "Linux version "), ("init_seconds", " as init process")];
+/// The firmware that there is.
+const FIRMWARE: [&str; 1] = ["uefi"];
+/// Where the sandbox has what firmware is given.
+const PARTITION: &str = "/boot/esp";
 /// Bytes of each disk, which is sparse.
 const DISK_SIZE: &str = "1G";
 
@@ -56,7 +66,7 @@ pub struct BootTest {
     /// An archive beside it, as a boot loader gives one.
     #[serde(default)]
     initramfs: Option<String>,
-    /// Kernel parameters; the serial console and `panic=-1` are appended.
+    /// Kernel parameters; the serial console and `panic=-1` are appended. With firmware: only where there are any.
     #[serde(default)]
     cmdline: Option<String>,
     /// Memory of the machine: a number of MiB, or with a unit (512M, 2G). 512M if absent.
@@ -69,12 +79,16 @@ pub struct BootTest {
     /// qemu, which is the default.
     #[serde(default)]
     hypervisor: Option<String>,
+    /// uefi: firmware starts the image as a computer's does, from an EFI system partition and without parameters; with
+    /// `cmdline` or `initramfs` it is handed these beside the image. QEMU's own loader if absent.
+    #[serde(default)]
+    firmware: Option<String>,
     /// Texts that must all appear on the console, in any order.
     expect: OneOrMany,
     /// Texts that must not appear, beside those that are never right (a panic, a failed initramfs, …).
     #[serde(default)]
     forbid: OneOrMany,
-    /// Seconds until it has failed; 120 if absent.
+    /// Seconds until it has failed, with KVM; emulated four times as many. 120 if absent.
     #[serde(default)]
     #[schemars(range(min = 1, max = 86_400))]
     timeout: Option<u64>,
@@ -128,8 +142,8 @@ const PROBE: &str = r#"  if echo quit | timeout 5 $qemu -accel kvm -cpu max -m 6
   then accel=kvm; fi
 "#;
 
-/// Starts QEMU with the positional parameters, by KVM where it can be used for this architecture.
-pub fn start(arch: &Arch) -> String {
+/// A script that sets `$qemu`, and `$accel` to kvm where a machine of this architecture really runs with it, else to tcg.
+pub fn accelerator(arch: &Arch) -> String {
     let (program, machine) = arch.qemu;
     let qemu: Vec<&str> = std::iter::once(program).chain(machine.iter().copied()).collect();
     let kvm = match arch.is_host() {
@@ -139,28 +153,36 @@ pub fn start(arch: &Arch) -> String {
         }
         false => String::new(),
     };
-    format!("qemu='{}'\naccel=tcg\n{kvm}exec $qemu -accel $accel -cpu max \"$@\"\n", qemu.join(" "))
+    format!("qemu='{}'\naccel=tcg\n{kvm}", qemu.join(" "))
+}
+
+/// Starts QEMU with the positional parameters, with KVM for so many seconds at most; an emulated machine ends with the
+/// step.
+pub fn start_script(arch: &Arch, seconds: u64) -> String {
+    let accelerator = accelerator(arch);
+    format!(
+        r#"{accelerator}if [ $accel = kvm ]; then
+  status=0
+  timeout -k 5 {seconds} $qemu -accel kvm -cpu max "$@" || status=$?
+  if [ $status = 124 ]; then echo 'the time limit of {seconds} s passed' >&2; fi
+  exit $status
+fi
+exec $qemu -accel tcg -cpu max "$@"
+"#
+    )
 }
 
 /// A virtual machine with a serial console on its standard output.
 #[derive(Clone, Debug)]
 pub struct Machine {
-    /// Its architecture.
-    pub arch: &'static Arch,
     /// Memory in MiB.
     pub memory: u64,
-    /// Path of the image.
-    pub kernel: String,
-    /// Path of an archive beside it.
-    pub initramfs: Option<String>,
-    /// Kernel parameters, without the console.
-    pub cmdline: String,
-    /// Paths of raw disk images.
-    pub disks: Vec<String>,
+    /// Kernel, firmware, disks.
+    pub parts: Parts,
 }
 
 impl Machine {
-    /// QEMU's parameters, without machine, accelerator and CPU: [`start`] adds them.
+    /// QEMU's parameters, without machine, accelerator and CPU: [`start_script`] adds them.
     pub fn arguments(&self) -> Vec<String> {
         let mut argv: Vec<String> = Vec::new();
         let mut add = |words: &[&str]| argv.extend(words.iter().map(|w| (*w).to_owned()));
@@ -168,17 +190,7 @@ impl Machine {
         add(&["-serial", "stdio", "-monitor", "none", "-no-reboot"]);
         // Without its boot ROM, which no package of QEMU is bound to bring.
         add(&["-netdev", "user,id=net0,restrict=on", "-device", "virtio-net-pci,netdev=net0,romfile="]);
-        for (i, disk) in self.disks.iter().enumerate() {
-            // A comma in a path is written twice.
-            let path = disk.replace(',', ",,");
-            add(&["-drive", &format!("file={path},if=none,id=disk{i},format=raw")]);
-            add(&["-device", &format!("virtio-blk-pci,drive=disk{i}")]);
-        }
-        add(&["-kernel", &self.kernel]);
-        if let Some(initramfs) = &self.initramfs {
-            add(&["-initrd", initramfs]);
-        }
-        add(&["-append", format!("{} console={} panic=-1", self.cmdline, self.arch.console.1).trim_start()]);
+        argv.extend(self.parts.qemu());
         argv
     }
 }
@@ -192,6 +204,10 @@ impl Rule for BootTest {
         if let Some(name) = self.hypervisor.as_deref().filter(|name| !HYPERVISORS.contains(name)) {
             let known = format!("known is {}", HYPERVISORS.join(", "));
             fault(field!["hypervisor"], format!("unknown hypervisor {name}"), &known);
+        }
+        if let Some(name) = self.firmware.as_deref().filter(|name| !FIRMWARE.contains(name)) {
+            let help = "`firmware: uefi`, or none for QEMU's own loader";
+            fault(field!["firmware"], format!("unknown firmware {name}"), help);
         }
         if self.memory.as_ref().is_some_and(|m| m.mib().is_none()) {
             fault(
@@ -221,7 +237,7 @@ impl Rule for BootTest {
         Ok(RuleFacts {
             references,
             outputs: vec![OutputDecl { name: "log".into(), kind: OutKind::File, path: None, field: None }],
-            facts: vec!["seconds"],
+            facts: std::iter::once("seconds").chain(MARKS.map(|(name, _)| name)).collect(),
             ..RuleFacts::default()
         })
     }
@@ -229,38 +245,58 @@ impl Rule for BootTest {
     fn plan(&self, planner: &mut Planner<'_>) -> Result<(), PlanError> {
         let arch = Arch::of_kernel(planner, &self.kernel)?;
         let mut kernel = planner.upstream(&self.kernel)?;
-        if arch.name == "aarch64" {
-            let unpack = builtin("image", UnpackImage, vec![read("kernel", kernel)], &[]);
-            kernel = made(planner.step(unpack), "image");
-        }
-        let mut inputs = vec![at("kernel", kernel, "/boot/kernel")];
-        if let Some(reference) = &self.initramfs {
-            inputs.push(at("initramfs", planner.upstream(reference)?, "/boot/initramfs"));
-        }
-        let disks: Vec<String> = (0..self.disks.unwrap_or(0)).map(|i| format!("disk{i}.img")).collect();
-        let machine = Machine {
-            arch,
-            memory: self.memory.as_ref().and_then(Memory::mib).unwrap_or(512),
-            kernel: "/boot/kernel".into(),
-            initramfs: self.initramfs.as_ref().map(|_| "/boot/initramfs".into()),
-            cmdline: self.cmdline.clone().unwrap_or_default(),
-            disks: disks.clone(),
+        let mut inputs = Vec::new();
+        let mut script = String::new();
+        let firmware = self.firmware.is_some().then(|| {
+            let code = host_file(planner, arch.uefi.code, arch.uefi.package, "");
+            inputs.push(at("firmware", code, "/boot/firmware.fd"));
+            let vars = arch.uefi.vars.map(|path| {
+                let vars = host_file(planner, path, arch.uefi.package, "");
+                inputs.push(at("firmware variables", vars, "/boot/variables.fd"));
+                script += "cat /boot/variables.fd > variables.fd\n";
+                "variables.fd".to_owned()
+            });
+            Firmware { code: "/boot/firmware.fd".into(), vars }
+        });
+        let bare = self.initramfs.is_none() && self.cmdline.is_none();
+        let start = if firmware.is_some() && bare {
+            inputs.push(at("kernel", kernel, &format!("{PARTITION}/{}", arch.efi_program)));
+            Start::Partition { folder: PARTITION.into() }
+        } else {
+            if arch.name == "aarch64" && firmware.is_none() {
+                let unpack = builtin("image", UnpackImage, vec![read("kernel", kernel)], &[]);
+                kernel = made(planner.step(unpack), "image");
+            }
+            inputs.push(at("kernel", kernel, "/boot/kernel"));
+            if let Some(reference) = &self.initramfs {
+                inputs.push(at("initramfs", planner.upstream(reference)?, "/boot/initramfs"));
+            }
+            let own = self.cmdline.as_deref().unwrap_or_default();
+            let cmdline = format!("{own} console={} panic=-1", arch.console.1).trim_start().to_owned();
+            let initramfs = self.initramfs.as_ref().map(|_| "/boot/initramfs".into());
+            Start::Direct { kernel: "/boot/kernel".into(), initramfs, cmdline }
         };
-        let script = disks.iter().map(|d| format!("truncate -s {DISK_SIZE} {d}\n")).collect::<String>();
+        let disks: Vec<String> = (0..self.disks.unwrap_or(0)).map(|i| format!("disk{i}.img")).collect();
+        script.extend(disks.iter().map(|d| format!("truncate -s {DISK_SIZE} {d}\n")));
+        let memory = self.memory.as_ref().and_then(Memory::mib).unwrap_or(512);
+        let machine = Machine { memory, parts: Parts { start, firmware, disks } };
         let mut forbid: Vec<String> = FORBIDDEN.iter().map(|t| (*t).to_owned()).collect();
         forbid.extend(self.forbid.all().iter().cloned());
         let kvm = arch.is_host() && Path::new("/dev/kvm").exists();
+        let seconds = self.timeout.unwrap_or(DEFAULT_TIMEOUT);
+        let marks = MARKS.map(|(name, text)| (name.to_owned(), text.to_owned())).into();
         let boot = Command {
             argv: machine.arguments(),
-            script: Some(format!("{script}{}", start(arch))),
+            script: Some(format!("{script}{}", start_script(arch, seconds))),
             tools: vec![arch.qemu.0.into()],
             outputs: vec![CommandOutput { name: "log".into(), path: "<log>".into(), kind: OutKind::File }],
-            timeout: Some(Duration::from_secs(self.timeout.unwrap_or(DEFAULT_TIMEOUT))),
-            console: Some(Console { expect: self.expect.all().to_vec(), forbid }),
+            timeout: Some(Duration::from_secs(seconds * EMULATED)),
+            console: Some(Console { expect: self.expect.all().to_vec(), forbid, marks }),
             devices: kvm.then(|| "/dev/kvm".into()).into_iter().collect(),
             ..Command::default()
         };
-        memory::plan(planner, &self.kernel, self.initramfs.as_deref(), &machine.cmdline, machine.memory)?;
+        let cmdline = self.cmdline.as_deref().unwrap_or_default();
+        memory::plan(planner, &self.kernel, self.initramfs.as_deref(), cmdline, memory)?;
         let boot = planner.step(command("boot", boot, inputs));
         planner.output("log", boot, "log");
         Ok(())
@@ -336,17 +372,21 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             std::fs::File::create(dir.path().join("a,b.img")).unwrap().set_len(1 << 20).unwrap();
             let machine = Machine {
-                arch: Arch::named(arch.name).unwrap(),
                 memory: 64,
-                kernel: "/nonexistent/kernel".into(),
-                initramfs: None,
-                cmdline: "quiet".into(),
-                disks: vec!["a,b.img".into()],
+                parts: Parts {
+                    start: Start::Direct {
+                        kernel: "/nonexistent/kernel".into(),
+                        initramfs: None,
+                        cmdline: format!("quiet console={console} panic=-1"),
+                    },
+                    firmware: None,
+                    disks: vec!["a,b.img".into()],
+                },
             };
             let arguments = machine.arguments();
             assert_eq!(*arguments.last().unwrap(), format!("quiet console={console} panic=-1"));
             let mut shell = std::process::Command::new("sh");
-            shell.args(["-eu", "-c", &start(arch), "run"]).args(arguments).current_dir(dir.path());
+            shell.args(["-eu", "-c", &start_script(arch, 60), "run"]).args(arguments).current_dir(dir.path());
             let out = shell.output().unwrap();
             if out.status.code() == Some(127) {
                 eprintln!("did not run: {program} is not installed");
@@ -362,7 +402,7 @@ mod tests {
     #[test]
     fn a_probe_is_made_on_this_host_only() {
         for arch in &Arch::ALL {
-            assert_eq!(start(arch).contains("/dev/kvm"), arch.is_host());
+            assert_eq!(start_script(arch, 60).contains("/dev/kvm"), arch.is_host());
         }
         let script = format!("qemu=false\naccel=tcg\n{PROBE}echo $accel\n");
         let out = std::process::Command::new("sh").args(["-euc", &script]).output().unwrap();

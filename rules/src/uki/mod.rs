@@ -9,7 +9,6 @@
 mod assemble;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use mosbuild_engine::action::Input;
 use mosbuild_engine::field;
@@ -21,7 +20,7 @@ use mosbuild_engine::rule::{PlanError, Rule};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::arch::{self, Arch};
+use crate::arch::{self, Arch, host_file};
 use crate::one_or_many::OneOrMany;
 use crate::preflight::Preflight;
 use crate::source::Source;
@@ -234,19 +233,13 @@ fn either(planner: &Planner<'_>, text: &str) -> Result<Input, PlanError> {
     }
 }
 
-/// The stub of this host. Where it is missing, the plan is good for all but a build.
+/// The stub of this host.
 fn debians_stub(planner: &mut Planner<'_>, arch: &Arch) -> Input {
-    let path = Path::new(arch.stub);
-    planner.watch(path.to_owned());
-    if !path.is_file() {
-        let package = if arch.is_host() { "systemd-boot-efi".into() } else { format!("systemd-boot-efi:{}", arch.debian) };
-        planner.lacks(
-            PlanError::new(3, format!("{} is not there, which `{}` is made with", path.display(), planner.name()))
-                .help(format!("on Debian: apt-get install {package}"))
-                .help("or name another as `stub`"),
-        );
-    }
-    Input::External(path.to_owned())
+    let package = match arch.is_host() {
+        true => "systemd-boot-efi".to_owned(),
+        false => format!("systemd-boot-efi:{}", arch.debian),
+    };
+    host_file(planner, arch.stub, &package, "or name another as `stub`")
 }
 
 #[cfg(test)]

@@ -7,7 +7,25 @@ use super::*;
 
 fn console(expect: &[&str], forbid: &[&str]) -> Option<Console> {
     let owned = |list: &[&str]| list.iter().map(|&text| text.to_owned()).collect();
-    Some(Console { expect: owned(expect), forbid: owned(forbid) })
+    Some(Console { expect: owned(expect), forbid: owned(forbid), marks: Vec::new() })
+}
+
+#[test]
+fn marks_are_timed_and_end_nothing() {
+    let bench = Bench::new();
+    let mut job = bench.job("echo early; sleep 0.4; printf 'late '; echo early; sleep 0.2; echo ready; sleep 300");
+    let mark = |name: &str, text: &str| (name.to_owned(), text.to_owned());
+    job.console = Some(Console {
+        expect: vec!["ready".into()],
+        marks: vec![mark("first", "early"), mark("second", "late"), mark("third", "never")],
+        ..Console::default()
+    });
+    let outcome = bench.run(&job);
+    assert_eq!(outcome.end, End::Expected);
+    let names: Vec<&str> = outcome.marks.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["first", "second"]);
+    let (first, second) = (outcome.marks[0].1, outcome.marks[1].1);
+    assert!(second - first >= Duration::from_millis(350) && second < outcome.wall, "{:?}", outcome.marks);
 }
 
 #[test]

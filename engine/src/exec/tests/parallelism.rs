@@ -49,7 +49,7 @@ fn tokens_of_a_killed_step_come_back() {
     let slot = pool.acquire().unwrap();
     let mut job =
         Job { jobserver: Some(pool.fds()), ..bench.job("head -c 3 <&3 >/dev/null; echo taken; sleep 300") };
-    job.console = Some(Console { expect: vec!["taken".into()], forbid: vec![] });
+    job.console = Some(Console { expect: vec!["taken".into()], ..Console::default() });
     assert_eq!(bench.run(&job).end, End::Expected);
     assert_eq!(pool.available().unwrap(), 0);
     drop(slot);

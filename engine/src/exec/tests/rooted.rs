@@ -355,7 +355,7 @@ fn a_job_that_asks_all_the_time_ends_when_it_must() {
 
     assert_eq!(rooted.bench.run(&rooted.job(&format!("{busy} sleep 0.2; exit 7"))).end, End::Exit(7));
     let mut watched = rooted.job(&format!("{busy} echo ready; sleep 300"));
-    watched.console = Some(Console { expect: vec!["ready".into()], forbid: Vec::new() });
+    watched.console = Some(Console { expect: vec!["ready".into()], ..Console::default() });
     assert_eq!(rooted.bench.run(&watched).end, End::Expected);
     assert!(started.elapsed() < Duration::from_secs(20));
 }
