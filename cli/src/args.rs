@@ -279,7 +279,9 @@ mod tests {
             "build --set x",
             "build --set =1",
             "build -j 0",
-            "boot --hypervisor ch",
+            "boot --hypervisor xen",
+            "boot --disks 25",
+            "boot --bridge a --tap b",
             "build -v -q",
         ] {
             assert_eq!(parse(&format!("mosbuild {line}")).unwrap_err().exit_code(), 2, "{line}");

@@ -9,6 +9,7 @@ use mosbuild_engine::action::{ExecutorKind, Work};
 use mosbuild_engine::exec::{probe, probe_root};
 use mosbuild_engine::plan::{StepGraph, plan_what_can_be};
 use mosbuild_engine::tools::{Identity, Missing};
+use mosbuild_rules::Arch;
 use serde_json::json;
 
 use crate::args::{GlobalArgs, StoreArgs};
@@ -215,11 +216,12 @@ fn store(root: &Path) -> Finding {
 
 /// Not needed, but a boot takes some ten times as long without it.
 fn kvm() -> Finding {
-    let (found, help) = match super::boot::kvm_opens() {
-        true => (Ok("/dev/kvm can be used".into()), Vec::new()),
+    let works = Arch::named(std::env::consts::ARCH).is_some_and(super::boot::kvm_works);
+    let (found, help) = match works {
+        true => (Ok("a machine runs with /dev/kvm".into()), Vec::new()),
         false => {
             let help = "machines are emulated, which is slower; `sudo usermod -aG kvm $USER` may allow it";
-            (Ok("/dev/kvm cannot be used".into()), vec![help.into()])
+            (Ok("no machine runs with /dev/kvm".into()), vec![help.into()])
         }
     };
     Finding { what: "kvm".into(), needed_by: Vec::new(), found, help }
