@@ -8,6 +8,7 @@ pub mod archive;
 pub mod firmware;
 pub mod git;
 pub mod git_stand;
+pub mod machine;
 mod mirror;
 pub mod modules;
 pub mod mos;

@@ -1,7 +1,7 @@
 //! `mosbuild test`: builds boot-test targets and says which passed. A pass is a result like any other: it is
 //! cached.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use clap::Args;
 use mosbuild_engine::build::named;
@@ -14,12 +14,18 @@ use super::build::{RunArgs, execute};
 use crate::args::GlobalArgs;
 use crate::failure::Failure;
 use crate::format::duration;
-use crate::session::{Access, Grounds};
+use crate::session::{Access, Grounds, Session};
 use crate::table::{Align, Cell, Table};
 use crate::ui::{Paint, Ui};
 
 /// The rule whose targets are tests.
 pub const RULE: &str = "boot-test";
+
+/// The step of such a target that starts the machine.
+const BOOT: &str = "boot";
+/// Columns about how soon what was there, and their facts.
+const TIMES: [(&str, &str); 3] =
+    [("kernel", "kernel_seconds"), ("init", "init_seconds"), ("marker", "seconds")];
 
 /// Arguments of `test`.
 #[derive(Args, Debug)]
@@ -41,6 +47,7 @@ pub fn run(ui: &Ui, global: &GlobalArgs, words: Vec<String>, args: &TestArgs) ->
     let options = args.run.options(&grounds, global, words, tests.clone());
     let report = execute(ui, &grounds, &options, &args.run)?;
     let runs = Runs::of(&grounds.site.dirs().state);
+    let times = times(grounds, &tests)?;
     let mut outcomes: HashMap<String, (Outcome, u64)> = HashMap::new();
     let steps = runs.head(&report.head.id).and_then(|head| runs.steps(&head)).unwrap_or_default();
     for step in steps.iter().filter(|s| tests.contains(&s.target)) {
@@ -49,11 +56,16 @@ pub fn run(ui: &Ui, global: &GlobalArgs, words: Vec<String>, args: &TestArgs) ->
         entry.1 += step.millis;
     }
     if args.json {
-        let list: Vec<_> = tests.iter().map(|test| object(test, outcomes.get(test).copied())).collect();
+        let list: Vec<_> = tests
+            .iter()
+            .map(|test| object(test, outcomes.get(test).copied(), times.get(test)))
+            .collect();
         ui.json(&json!({"schema": "mosbuild.test/1", "run": report.head.id, "tests": list}))?;
         return Ok(report.head.exit);
     }
-    let mut table = Table::new(&[("test", Align::Left), ("result", Align::Left), ("time", Align::Right)]);
+    let mut columns = vec![("test", Align::Left), ("result", Align::Left), ("time", Align::Right)];
+    columns.extend(TIMES.map(|(name, _)| (name, Align::Right)));
+    let mut table = Table::new(&columns);
     for test in &tests {
         let (cell, millis) = match outcomes.get(test) {
             Some((Outcome::Ran, millis)) => (Cell::painted("pass", Paint::Green), Some(*millis)),
@@ -63,20 +75,44 @@ pub fn run(ui: &Ui, global: &GlobalArgs, words: Vec<String>, args: &TestArgs) ->
                 (Cell::painted("not run", Paint::Yellow), None)
             }
         };
-        table.row([test.as_str().into(), cell, millis.map(duration).unwrap_or_default().into()]);
+        let passed = matches!(outcomes.get(test), Some((Outcome::Ran | Outcome::Hit, _)));
+        let times = times.get(test).filter(|_| passed);
+        let time = |fact: &str| times.and_then(|t| t.get(fact)).map(|t| format!("{t} s")).unwrap_or_default();
+        let mut row: Vec<Cell> =
+            vec![test.as_str().into(), cell, millis.map(duration).unwrap_or_default().into()];
+        row.extend(TIMES.map(|(_, fact)| Cell::from(time(fact))));
+        table.cells(row);
     }
     ui.out(&table.render(ui.color_out))?;
     Ok(report.head.exit)
 }
 
-fn object(test: &str, outcome: Option<(Outcome, u64)>) -> serde_json::Value {
+/// What a test's result says of how soon what was there, by fact.
+type Times = BTreeMap<String, String>;
+
+/// The facts of each test's last success.
+fn times(grounds: Grounds, tests: &[String]) -> Result<HashMap<String, Times>, Failure> {
+    let session = Session::on(grounds)?;
+    let of = |test: &String| {
+        let facts = &session.workspace.memory.get(test, BOOT)?.result.as_ref()?.facts;
+        Some((test.clone(), facts.clone()))
+    };
+    Ok(tests.iter().filter_map(of).collect())
+}
+
+fn object(test: &str, outcome: Option<(Outcome, u64)>, times: Option<&Times>) -> serde_json::Value {
     let (result, millis) = match outcome {
         Some((Outcome::Ran | Outcome::Hit, millis)) => ("pass", Some(millis)),
         Some((Outcome::Failed, millis)) => ("fail", Some(millis)),
         Some((Outcome::Skipped | Outcome::Cancelled, _)) | None => ("not_run", None),
     };
     let cached = matches!(outcome, Some((Outcome::Hit, _)));
-    json!({"name": test, "result": result, "cached": cached, "millis": millis})
+    let mut object = json!({"name": test, "result": result, "cached": cached, "millis": millis});
+    for (_, fact) in TIMES.iter().filter(|_| result == "pass") {
+        let seconds = times.and_then(|times| times.get(*fact)).and_then(|text| text.parse::<f64>().ok());
+        object[*fact] = json!(seconds);
+    }
+    object
 }
 
 fn tests(loaded: &Loaded, names: &[String]) -> Result<Vec<String>, Failure> {
@@ -116,9 +152,16 @@ mod tests {
 
     #[test]
     fn programs_are_told_the_result_and_whether_it_is_known() {
-        let hit = object("boot", Some((Outcome::Hit, 7)));
-        assert_eq!(hit, json!({"name": "boot", "result": "pass", "cached": true, "millis": 7}));
-        let skipped = object("boot", Some((Outcome::Skipped, 0)));
+        let times = Times::from([("seconds".to_owned(), "2.5".to_owned())]);
+        let hit = object("boot", Some((Outcome::Hit, 7)), Some(&times));
+        assert_eq!(
+            hit,
+            json!({
+                "name": "boot", "result": "pass", "cached": true, "millis": 7,
+                "kernel_seconds": null, "init_seconds": null, "seconds": 2.5,
+            })
+        );
+        let skipped = object("boot", Some((Outcome::Skipped, 0)), Some(&times));
         assert_eq!(skipped, json!({"name": "boot", "result": "not_run", "cached": false, "millis": null}));
     }
 
