@@ -197,7 +197,9 @@ pub fn write(stub: &[u8], sections: &[(&str, &[u8])]) -> Result<Vec<u8>, Error> 
     if let Some(one) = put.iter().find(|one| one.end() > u64::from(optional.size_of_image())) {
         return Err(Error::Damaged(format!("section {} ends beyond its image", one.name())));
     }
-    let room = |one: &Put| u64::from(one.virtual_size).max(one.data.len() as u64) + u64::from(in_memory.max(in_file));
+    let room = |one: &Put| {
+        u64::from(one.virtual_size).max(one.data.len() as u64) + u64::from(in_memory.max(in_file))
+    };
     let total = put.iter().map(room).sum::<u64>() + u64::from(optional.size_of_image()) + stub.len() as u64;
     if total > IMAGE_MAX {
         return Err(Error::TooLarge(total));

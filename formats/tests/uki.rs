@@ -157,8 +157,11 @@ fn objdump_reads_an_image_over_systemds_stub() {
     for (name, bytes) in parts {
         let out = dir.path().join("section");
         let to = format!("{name}={}", out.display());
-        let copied =
-            Command::new("objcopy").args(["-O", "binary", "--dump-section", &to]).arg(&path).arg("/dev/null").status();
+        let copied = Command::new("objcopy")
+            .args(["-O", "binary", "--dump-section", &to])
+            .arg(&path)
+            .arg("/dev/null")
+            .status();
         assert!(copied.unwrap().success());
         assert!(std::fs::read(&out).unwrap().starts_with(bytes), "{name}");
     }

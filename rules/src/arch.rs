@@ -83,7 +83,11 @@ impl Arch {
             efi: "EFI",
             qemu: ("qemu-system-aarch64", &["-machine", "virt"]),
             stub: "/usr/lib/systemd/boot/efi/linuxaa64.efi.stub",
-            uefi: Uefi { code: "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd", vars: None, package: "qemu-efi-aarch64" },
+            uefi: Uefi {
+                code: "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd",
+                vars: None,
+                package: "qemu-efi-aarch64",
+            },
             efi_program: "EFI/BOOT/BOOTAA64.EFI",
         },
     ];

@@ -54,7 +54,9 @@ fn the_console_is_attached_ctrl_c_ends_it_and_disks_stay() {
     assert_eq!(space.bytes(&disk(2)).len(), 8 << 20);
     let other = space.run(&["boot", "made", "--disk-size", "16M"]);
     assert_eq!(other.code, Some(2), "{other}");
-    other.says("made-0.img has 8.0 MiB, not the 16.0 MiB of --disk-size").says("--reset makes the disks anew");
+    other
+        .says("made-0.img has 8.0 MiB, not the 16.0 MiB of --disk-size")
+        .says("--reset makes the disks anew");
 
     boots(&space, &["--reset", "--disks", "1"]);
     assert!(space.bytes(&disk(0)).iter().all(|b| *b == 0));
@@ -66,7 +68,9 @@ fn a_boot_test_says_how_soon_what_was_there() {
     let space = space(LINES);
     space.builds(&["boot"]);
     let facts = space.json(&["show", "boot", "--json"])["facts"].clone();
-    let seconds = |name: &str| facts[name].as_str().and_then(|t| t.parse::<f64>().ok()).unwrap_or_else(|| panic!("{name}: {facts}"));
+    let seconds = |name: &str| {
+        facts[name].as_str().and_then(|t| t.parse::<f64>().ok()).unwrap_or_else(|| panic!("{name}: {facts}"))
+    };
     assert!(seconds("kernel_seconds") <= seconds("init_seconds"), "{facts}");
     assert!(seconds("init_seconds") <= seconds("seconds"), "{facts}");
     let tests = space.json(&["test", "--json"]);

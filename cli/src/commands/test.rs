@@ -56,10 +56,8 @@ pub fn run(ui: &Ui, global: &GlobalArgs, words: Vec<String>, args: &TestArgs) ->
         entry.1 += step.millis;
     }
     if args.json {
-        let list: Vec<_> = tests
-            .iter()
-            .map(|test| object(test, outcomes.get(test).copied(), times.get(test)))
-            .collect();
+        let list: Vec<_> =
+            tests.iter().map(|test| object(test, outcomes.get(test).copied(), times.get(test))).collect();
         ui.json(&json!({"schema": "mosbuild.test/1", "run": report.head.id, "tests": list}))?;
         return Ok(report.head.exit);
     }

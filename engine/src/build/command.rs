@@ -114,7 +114,8 @@ fn explain(job: &Job, command: &Command, outcome: &exec::Outcome, log: &[u8]) ->
     };
     let mut error = StepError::new(text);
     if let Some(console) = command.console.as_ref().filter(|c| !c.marks.is_empty()) {
-        let seen = |name: &str| outcome.marks.iter().find(|(seen, _)| seen == name).map(|(_, at)| at.as_secs_f64());
+        let seen =
+            |name: &str| outcome.marks.iter().find(|(seen, _)| seen == name).map(|(_, at)| at.as_secs_f64());
         let reached = console.marks.iter().map(|(name, text)| match seen(name) {
             Some(seconds) => format!("\"{}\" after {seconds:.1} s", text.trim()),
             None => format!("no \"{}\"", text.trim()),

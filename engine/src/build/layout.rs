@@ -195,14 +195,11 @@ pub(super) fn lay_out(
         limits: Limits { time: command.timeout, memory: command.memory },
         log: base.join("log"),
         jobserver: command.jobserver.then(|| prepared.pool.fds()),
-        console: command
-            .console
-            .as_ref()
-            .map(|c| exec::Console {
-                expect: c.expect.clone(),
-                forbid: c.forbid.clone(),
-                marks: c.marks.clone(),
-            }),
+        console: command.console.as_ref().map(|c| exec::Console {
+            expect: c.expect.clone(),
+            forbid: c.forbid.clone(),
+            marks: c.marks.clone(),
+        }),
         interactive: false,
         extra_devices: command.devices.iter().filter(|d| d.exists()).cloned().collect(),
     };

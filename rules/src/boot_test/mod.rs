@@ -48,8 +48,7 @@ const DEFAULT_TIMEOUT: u64 = 120;
 /// How many times as long an emulated machine is given.
 const EMULATED: u64 = 4;
 /// Facts about how soon the console showed the kernel's first line and the start of /init.
-const MARKS: [(&str, &str); 2] =
-    [("kernel_seconds", "Linux version "), ("init_seconds", " as init process")];
+const MARKS: [(&str, &str); 2] = [("kernel_seconds", "Linux version "), ("init_seconds", " as init process")];
 /// The firmware that there is.
 const FIRMWARE: [&str; 1] = ["uefi"];
 /// Where the sandbox has what firmware is given.

@@ -89,7 +89,10 @@ fn program(bytes: &[u8], what: &str, arch: &str) -> Result<(), StepError> {
     match uki::machine_name(program.machine) {
         Some(name) if name == arch => Ok(()),
         Some(name) => Err(StepError::new(format!("{what} is for {name}, the image is for {arch}"))),
-        None => Err(StepError::new(format!("{what} is for machine {:#06x}, the image is for {arch}", program.machine))),
+        None => Err(StepError::new(format!(
+            "{what} is for machine {:#06x}, the image is for {arch}",
+            program.machine
+        ))),
     }
 }
 
@@ -109,7 +112,8 @@ fn stub(cx: &BuiltinCx<'_>) -> Result<Vec<u8>, StepError> {
     match files.as_slice() {
         [(_, digest)] => Ok(cx.store.read(digest)?),
         several => {
-            let names: Vec<String> = several.iter().take(5).map(|(entry, _)| format!("/{}", entry.path)).collect();
+            let names: Vec<String> =
+                several.iter().take(5).map(|(entry, _)| format!("/{}", entry.path)).collect();
             let found = if names.is_empty() { "no file".into() } else { names.join(", ") };
             Err(StepError::new(format!("the stub is to be one file; its tree has {found}"))
                 .help("let `install` of its target take out the stub alone"))
@@ -164,7 +168,8 @@ mod tests {
 
     #[test]
     fn os_release_is_what_a_shell_can_read() {
-        let fields = [("NAME", "a \"b\" $HOME `x` \\"), ("ID", "mos")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+        let fields =
+            [("NAME", "a \"b\" $HOME `x` \\"), ("ID", "mos")].map(|(k, v)| (k.to_owned(), v.to_owned()));
         let text = os_release(&fields.into());
         let script = format!("{text}printf %s \"$NAME|$ID\"");
         let out = std::process::Command::new("sh").args(["-euc", &script]).output().unwrap();

@@ -103,7 +103,10 @@ impl Uki {
         if let Some(OsRelease::Fields(fields)) = &self.os_release {
             for (name, value) in fields {
                 let plain = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
-                if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) || !name.chars().all(plain) {
+                if name.is_empty()
+                    || name.starts_with(|c: char| c.is_ascii_digit())
+                    || !name.chars().all(plain)
+                {
                     let help = "capitals, digits and _: ID, NAME, PRETTY_NAME, VERSION_ID, …";
                     fault(field!["os_release", name], format!("{name:?} is no field of os-release"), help);
                 } else if !line(value) {
@@ -137,7 +140,12 @@ impl Rule for Uki {
             absolute_ok: false,
         };
         let mut facts = RuleFacts {
-            outputs: vec![OutputDecl { name: "file".into(), kind: OutputKind::File, path: None, field: None }],
+            outputs: vec![OutputDecl {
+                name: "file".into(),
+                kind: OutputKind::File,
+                path: None,
+                field: None,
+            }],
             facts: vec!["version", "size"],
             ..RuleFacts::default()
         };
@@ -176,10 +184,8 @@ impl Rule for Uki {
             None => debians_stub(planner, arch),
         };
         inputs.push(read("stub", stub));
-        let mut params = vec![
-            ("arch", arch.name.to_owned()),
-            ("cmdline", self.cmdline.clone().unwrap_or_default()),
-        ];
+        let mut params =
+            vec![("arch", arch.name.to_owned()), ("cmdline", self.cmdline.clone().unwrap_or_default())];
         match &self.os_release {
             Some(OsRelease::File(text)) => inputs.push(read("os_release", either(planner, text)?)),
             Some(OsRelease::Fields(fields)) => params.push(("os_release", assemble::os_release(fields))),
@@ -257,7 +263,9 @@ mod tests {
             errors.iter().map(|e| format!("{}: {}", path_text(&e.field), e.message)).collect()
         };
         assert_eq!(
-            faults(json!({ "cmdline": "a\nb", "os_release": { "id": "x", "ID": "a\nb", "VERSION_ID": "1" } })),
+            faults(
+                json!({ "cmdline": "a\nb", "os_release": { "id": "x", "ID": "a\nb", "VERSION_ID": "1" } })
+            ),
             [
                 ": uki needs a kernel",
                 "cmdline: kernel parameters are one line",
@@ -273,6 +281,9 @@ mod tests {
             faults(json!({ "kernel": "k", "stub": { "url": "ftp://h/x" } })),
             ["stub.url: \"ftp://h/x\" is no URL: https://…, http://… or file:///… is expected"]
         );
-        assert!(faults(json!({ "kernel": "k", "os_release": "etc/os-release", "initramfs": ["a", "b"] })).is_empty());
+        assert!(
+            faults(json!({ "kernel": "k", "os_release": "etc/os-release", "initramfs": ["a", "b"] }))
+                .is_empty()
+        );
     }
 }

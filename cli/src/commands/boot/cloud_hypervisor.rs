@@ -138,8 +138,24 @@ mod tests {
             network: &Network::User,
         };
         let expected = [
-            "--kernel", "/k", "--initramfs", "/i", "--cmdline", "console=ttyS0 quiet", "--cpus", "boot=2", "--memory",
-            "size=2048M", "--serial", "tty", "--console", "off", "--rng", "src=/dev/urandom", "--disk", "path=/d0",
+            "--kernel",
+            "/k",
+            "--initramfs",
+            "/i",
+            "--cmdline",
+            "console=ttyS0 quiet",
+            "--cpus",
+            "boot=2",
+            "--memory",
+            "size=2048M",
+            "--serial",
+            "tty",
+            "--console",
+            "off",
+            "--rng",
+            "src=/dev/urandom",
+            "--disk",
+            "path=/d0",
             "path=\"/d,1\"",
         ];
         assert_eq!(machine.arguments(), expected);

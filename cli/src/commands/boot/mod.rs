@@ -142,7 +142,8 @@ pub fn run(ui: &Ui, global: &GlobalArgs, words: Vec<String>, args: &BootArgs) ->
     let initramfs = initramfs.as_deref().map(text);
     if args.hypervisor == Hypervisor::Ch {
         let kernel = text(&kernel);
-        let machine = CloudHypervisor { target, kernel, initramfs, cmdline, disks, memory, network: &network };
+        let machine =
+            CloudHypervisor { target, kernel, initramfs, cmdline, disks, memory, network: &network };
         return machine.start(ui);
     }
     let firmware = machine.uefi.then(|| firmware(arch, &disks::variables(&folder, target))).transpose()?;
@@ -246,7 +247,11 @@ fn arch_of(loaded: &Loaded, kernel: u32) -> Result<&'static Arch, Failure> {
     let mut at = &loaded.targets[kernel as usize];
     let behind = |target: &LoadedTarget| {
         let names = ["linux", "kernel"].map(|name| Step::Key(name.into()));
-        target.references.iter().find(|r| r.field.first().is_some_and(|f| names.contains(f))).map(|r| r.target)
+        target
+            .references
+            .iter()
+            .find(|r| r.field.first().is_some_and(|f| names.contains(f)))
+            .map(|r| r.target)
     };
     while let Some(next) = behind(at) {
         at = &loaded.targets[next as usize];

@@ -34,8 +34,9 @@ impl Network {
         if let Some(name) = tap {
             return match device(name).join("tun_flags").exists() {
                 true => Ok(Network::Tap(Tap { name: name.into(), made: false })),
-                false => Err(Failure::new(3, format!("there is no TAP device {name}"))
-                    .help(format!("sudo ip tuntap add dev {name} mode tap user $USER && sudo ip link set {name} up"))),
+                false => Err(Failure::new(3, format!("there is no TAP device {name}")).help(format!(
+                    "sudo ip tuntap add dev {name} mode tap user $USER && sudo ip link set {name} up"
+                ))),
             };
         }
         let Some(bridge) = bridge else { return Ok(Network::User) };
@@ -82,8 +83,10 @@ fn ip(arguments: &[&str]) -> Result<(), Failure> {
     let status = command.args(arguments).stdout(Stdio::null()).status();
     match status {
         Ok(status) if status.success() => Ok(()),
-        Ok(_) => Err(Failure::new(3, format!("`{line}` failed")).help("a TAP device is made by root: let it run with sudo, or name one as --tap")),
-        Err(e) => Err(Failure::new(3, format!("`{line}` cannot be run: {e}")).help("run it as root, or name a TAP device as --tap")),
+        Ok(_) => Err(Failure::new(3, format!("`{line}` failed"))
+            .help("a TAP device is made by root: let it run with sudo, or name one as --tap")),
+        Err(e) => Err(Failure::new(3, format!("`{line}` cannot be run: {e}"))
+            .help("run it as root, or name a TAP device as --tap")),
     }
 }
 

@@ -13,7 +13,8 @@ fn console(expect: &[&str], forbid: &[&str]) -> Option<Console> {
 #[test]
 fn marks_are_timed_and_end_nothing() {
     let bench = Bench::new();
-    let mut job = bench.job("echo early; sleep 0.4; printf 'late '; echo early; sleep 0.2; echo ready; sleep 300");
+    let mut job =
+        bench.job("echo early; sleep 0.4; printf 'late '; echo early; sleep 0.2; echo ready; sleep 300");
     let mark = |name: &str, text: &str| (name.to_owned(), text.to_owned());
     job.console = Some(Console {
         expect: vec!["ready".into()],
