@@ -212,10 +212,7 @@ exit 1
             r#": > {INITRAMFS}
 if grep -q '^kmake()' {FUNCTIONS}; then
   : > "$OUT/verdict"
-elif (
-  . {FUNCTIONS}
-  relink {INITRAMFS} "$OUT/image"
-); then
+elif sh -euc '. {FUNCTIONS}; relink {INITRAMFS} "$OUT/image"'; then
   if cmp "$OUT/image" {IMAGE} > "$OUT/verdict" 2>&1; then
     : > "$OUT/verdict"
   fi

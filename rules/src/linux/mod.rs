@@ -42,7 +42,7 @@ use crate::steps::{at, builtin, command, made, read, writable};
 use crate::tools;
 
 /// Raised when the same fields are planned in another way.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 1;
 
 /// The longest release that `uname` can hold has 64 characters.
 const LONGEST_LOCALVERSION: usize = 48;

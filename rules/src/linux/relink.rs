@@ -60,6 +60,7 @@ pub trait Compiled {
 const BOOT: &str = "arch/x86/boot";
 const INNER: &str = "arch/x86/boot/compressed";
 const DATA: &str = "usr/initramfs_data.o";
+const AUTOCONF: &str = "include/generated/autoconf.h";
 const LINKER_SCRIPT: &str = "arch/x86/kernel/vmlinux.lds";
 /// Programs that some configurations run after linking; taken where there are any.
 const PROGRAMS: [&str; 5] = [
@@ -133,7 +134,7 @@ impl Plan<'_> {
             w.push_str(BTF);
         }
         let _ = writeln!(w, "link() {{ # ARCHIVE");
-        let _ = writeln!(w, "cp \"$1\" usr/initramfs_inc_data");
+        let _ = writeln!(w, "mkdir -p usr\ncp \"$1\" usr/initramfs_inc_data");
         step(w, "AS", &data);
         // Otherwise vmlinux is linked from the archives, and vmlinux.o is there for modpost alone.
         if enabled("X86_KERNEL_IBT") {
@@ -281,7 +282,9 @@ impl Plan<'_> {
 
     /// What no command names.
     fn rest(&mut self) -> Result<(), Refused> {
-        for path in ["include/config/auto.conf", LINKER_SCRIPT, "init/version-timestamp.o"] {
+        // Kbuild puts symbols in place of autoconf.h where it lists what was read.
+        let always = [AUTOCONF, "include/config/auto.conf", LINKER_SCRIPT, "init/version-timestamp.o"];
+        for path in always {
             if !self.compiled.has_object(path) {
                 return unknown(format!("there is no {path}"));
             }

@@ -20,7 +20,7 @@ impl Builtin for Parts {
     }
 
     fn version(&self) -> u32 {
-        1
+        3
     }
 
     fn outputs(&self) -> Vec<(String, OutKind)> {
