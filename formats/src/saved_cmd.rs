@@ -42,11 +42,8 @@ impl SavedCommand {
         // Before 6.4 the variable was named `cmd_TARGET`.
         let named = first.strip_prefix("savedcmd_").or_else(|| first.strip_prefix("cmd_"));
         let (target, command) = named.and_then(|rest| rest.split_once(" := ")).ok_or(Error::NoCommand)?;
-        let mut saved = SavedCommand {
-            target: target.to_owned(),
-            command: unescape(command.trim())?,
-            reads: Vec::new(),
-        };
+        let mut saved =
+            SavedCommand { target: target.to_owned(), command: unescape(command.trim())?, reads: Vec::new() };
         if saved.target.is_empty() || saved.command.is_empty() {
             return Err(Error::NoCommand);
         }

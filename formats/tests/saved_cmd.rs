@@ -22,14 +22,16 @@ $(deps_usr/initramfs_data.o):
 
 usr/initramfs_data.o: $(wildcard ./tools/objtool/objtool)
 "#;
-const ZOFFSET: &str =
-    "savedcmd_a/zoffset.h := nm a/vmlinux | sed -n -e 's/^\\(_end\\)$$/$(pound)define ZO_\\1/p' > a/zoffset.h\n";
+const ZOFFSET: &str = "savedcmd_a/zoffset.h := nm a/vmlinux | sed -n -e 's/^\\(_end\\)$$/$(pound)define ZO_\\1/p' > a/zoffset.h\n";
 
 #[test]
 fn commands_and_what_was_read() {
     let saved = SavedCommand::parse(DATA).unwrap();
     assert_eq!(saved.target, "usr/initramfs_data.o");
-    assert!(saved.command.starts_with("gcc -Wp,") && saved.command.ends_with("objtool --uaccess   usr/initramfs_data.o"));
+    assert!(
+        saved.command.starts_with("gcc -Wp,")
+            && saved.command.ends_with("objtool --uaccess   usr/initramfs_data.o")
+    );
     assert_eq!(
         saved.reads,
         [
@@ -57,12 +59,19 @@ fn what_is_not_understood_is_said() {
 
 #[test]
 fn compressions() {
-    let of = |text: &str| Compress::of(&SavedCommand { target: "c/v.xz".into(), command: text.into(), reads: Vec::new() });
+    let of = |text: &str| {
+        Compress::of(&SavedCommand { target: "c/v.xz".into(), command: text.into(), reads: Vec::new() })
+    };
     let plain = of("cat c/v c/relocs | gzip -n -f -9 > c/v.xz").unwrap();
-    assert_eq!((plain.files.join(" ").as_str(), plain.program.as_str(), plain.sized), ("c/v c/relocs", "gzip -n -f -9", false));
-    let sized = of(r"{ cat c/v | sh /src/linux/scripts/xz_wrap.sh; printf \144\220\001\000; } > c/v.xz").unwrap();
+    assert_eq!(
+        (plain.files.join(" ").as_str(), plain.program.as_str(), plain.sized),
+        ("c/v c/relocs", "gzip -n -f -9", false)
+    );
+    let sized =
+        of(r"{ cat c/v | sh /src/linux/scripts/xz_wrap.sh; printf \144\220\001\000; } > c/v.xz").unwrap();
     assert_eq!((sized.program.as_str(), sized.sized), ("sh /src/linux/scripts/xz_wrap.sh", true));
-    let lz4 = of(r"{ cat c/v | lz4 -l -9 - -;                   printf \144\220\001\000; } > c/v.xz").unwrap();
+    let lz4 =
+        of(r"{ cat c/v | lz4 -l -9 - -;                   printf \144\220\001\000; } > c/v.xz").unwrap();
     assert_eq!(lz4.program, "lz4 -l -9 - -");
     for other in [
         "gzip < c/v > c/v.xz",

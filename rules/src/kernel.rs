@@ -44,6 +44,9 @@ pub struct Kernel {
     /// the one that kbuild has if absent, which is the highest.
     #[serde(default)]
     level: Option<u32>,
+    /// Leaves the last link to make, which gives the same bytes and takes longer: to compare the two.
+    #[serde(default)]
+    make: bool,
 }
 
 /// Bytes of a slot: more than the mark that finds it, and no more than a kernel can have.
@@ -77,8 +80,14 @@ impl Rule for Kernel {
         let kbuild = make::Kbuild { arch, epoch: planner.epoch(), tools: &tools };
         let linux_output = |output: &str| planner.upstream_output(&self.linux, output);
         let (config, release) = (linux_output("config")?, linux_output("release")?);
-        let (objects, source) = (linux_output(linux::RELINK_OBJECTS)?, linux_output(linux::RELINK_SOURCE)?);
-        let script = linux_output(linux::RELINK_SCRIPT)?;
+        let (objects, source) = match self.make {
+            true => (linux_output("objects")?, linux_output("source")?),
+            false => (linux_output(linux::RELINK_OBJECTS)?, linux_output(linux::RELINK_SOURCE)?),
+        };
+        let script = match self.make {
+            true => None,
+            false => Some(at("script", linux_output(linux::RELINK_SCRIPT)?, make::FUNCTIONS)),
+        };
         let initramfs = planner.upstream(&self.initramfs)?;
 
         let efi = if self.efi.unwrap_or(true) { "yes" } else { "no" };
@@ -98,15 +107,16 @@ impl Rule for Kernel {
         let mut inputs = vec![
             at("source", source, make::SOURCE),
             writable("objects", objects, make::OBJECTS),
-            at("script", script, make::FUNCTIONS),
             at("config", config.clone(), make::CONFIG),
         ];
+        inputs.extend(script);
         let by = match self.slot.as_deref().and_then(size::bytes) {
             Some(bytes) => {
                 let link = planner.step(command("link", kbuild.link_slot(bytes), inputs.clone()));
                 inputs.push(at("linked", made(link, "linked"), make::LINKED));
                 kbuild.relink_slot(self.level)
             }
+            None if self.make => kbuild.relink_by_make(),
             None => kbuild.relink(self.level),
         };
         inputs.push(at("initramfs", initramfs.clone(), make::INITRAMFS));
@@ -154,6 +164,11 @@ impl Kernel {
             let message = format!("no program that compresses kernels has a level {level}");
             let help = Some("1 to 9 for gzip and xz, to 12 for lz4, to 22 for zstd".into());
             errors.push(FieldError { field: field!["level"], message, help });
+        }
+        if self.make && (self.slot.is_some() || self.level.is_some()) {
+            let message = "make knows neither slot nor level".to_owned();
+            let help = Some("leave `make` out".to_owned());
+            errors.push(FieldError { field: field!["make"], message, help });
         }
         errors
     }

@@ -233,6 +233,12 @@ cat "$OUT/verdict"
         self.linking(level, &call, file("bzImage", "bzImage"))
     }
 
+    /// As [`Kbuild::relink`], by make, whatever the functions do.
+    pub fn relink_by_make(&self) -> Command {
+        let script = format!("{}relink {INITRAMFS} \"$OUT/bzImage\"\n", self.by_make());
+        Command { script: Some(script), outputs: vec![file("bzImage", "bzImage")], ..self.command() }
+    }
+
     /// Links with a slot of so many bytes. Output `linked`.
     pub fn link_slot(&self, bytes: u64) -> Command {
         self.linking(None, &format!("link_slot {bytes} \"$OUT/linked\"\n"), tree("linked", "linked"))
@@ -357,7 +363,13 @@ mod tests {
             let kbuild = Kbuild { arch, epoch: 1_735_689_600, tools: &["xz".to_owned()] };
             let configure =
                 kbuild.configure(&Base::Target("tinyconfig"), vec!["/config/a".into()], Some("-x"));
-            let relinks = [kbuild.rehearse(), kbuild.relink(Some(3)), kbuild.link_slot(1 << 20), kbuild.relink_slot(None)];
+            let relinks = [
+                kbuild.rehearse(),
+                kbuild.relink_by_make(),
+                kbuild.relink(Some(3)),
+                kbuild.link_slot(1 << 20),
+                kbuild.relink_slot(None),
+            ];
             for command in [configure, kbuild.compile()].into_iter().chain(relinks) {
                 let script = command.script.unwrap();
                 let checked = std::process::Command::new("sh").args(["-n", "-c", &script]).output().unwrap();
@@ -372,7 +384,8 @@ mod tests {
                     assert_eq!(script.contains("CROSS_COMPILE="), !arch.is_host());
                 }
             }
-            let checked = std::process::Command::new("sh").args(["-n", "-c", &kbuild.by_make()]).output().unwrap();
+            let checked =
+                std::process::Command::new("sh").args(["-n", "-c", &kbuild.by_make()]).output().unwrap();
             assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
         }
     }

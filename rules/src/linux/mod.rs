@@ -163,8 +163,10 @@ impl Rule for Linux {
         let makefiles = vec![read("source", source.clone())];
         let makefiles = planner.step(builtin("kbuild", kbuild::ReadMakefiles, makefiles, &[]));
 
-        let inputs =
-            vec![at("config", made(check, "config"), make::CONFIG), at("source", source.clone(), make::SOURCE)];
+        let inputs = vec![
+            at("config", made(check, "config"), make::CONFIG),
+            at("source", source.clone(), make::SOURCE),
+        ];
         let compile = planner.step(command("compile", kbuild.compile(), inputs));
         for name in ["bzImage", "modules", "objects", "system_map"] {
             planner.output(name, compile, name);
@@ -194,7 +196,13 @@ impl Rule for Linux {
 
 impl Linux {
     /// The steps after `compile`.
-    fn plan_relink(&self, planner: &mut Planner<'_>, kbuild: &make::Kbuild<'_>, compile: usize, source: Input) {
+    fn plan_relink(
+        &self,
+        planner: &mut Planner<'_>,
+        kbuild: &make::Kbuild<'_>,
+        compile: usize,
+        source: Input,
+    ) {
         let by_make = ("make", kbuild.by_make());
         let inputs = vec![read("objects", made(compile, "objects")), read("source", source.clone())];
         let params = [by_make.clone(), ("arch", kbuild.arch.name.to_owned())];
@@ -215,7 +223,9 @@ impl Linux {
             read("all-source", source),
         ];
         let settle = planner.step(builtin("settle", settle::Settle, inputs, &[by_make]));
-        for (name, made) in [(RELINK_SCRIPT, "script"), (RELINK_OBJECTS, "objects"), (RELINK_SOURCE, "source")] {
+        for (name, made) in
+            [(RELINK_SCRIPT, "script"), (RELINK_OBJECTS, "objects"), (RELINK_SOURCE, "source")]
+        {
             planner.output(name, settle, made);
         }
     }

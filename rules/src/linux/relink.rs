@@ -121,8 +121,16 @@ impl Plan<'_> {
         let libs = libraries(&whole)?;
         let w = &mut out;
         let _ = writeln!(w, "cd {OBJECTS}");
-        let _ = writeln!(w, "export srctree={SOURCE} objtree=. SRCARCH=x86 CONFIG_SHELL=sh XZ=xz quiet=quiet_ Q=@");
-        let _ = writeln!(w, "export KBUILD_VERBOSE= NM={} OBJCOPY={} CC={cc}", program(&voffset)?, program(&bin)?);
+        let _ = writeln!(
+            w,
+            "export srctree={SOURCE} objtree=. SRCARCH=x86 CONFIG_SHELL=sh XZ=xz quiet=quiet_ Q=@"
+        );
+        let _ = writeln!(
+            w,
+            "export KBUILD_VERBOSE= NM={} OBJCOPY={} CC={cc}",
+            program(&voffset)?,
+            program(&bin)?
+        );
         let _ = writeln!(w, "export KBUILD_LDS={LINKER_SCRIPT} KBUILD_VMLINUX_LIBS='{}'", libs.join(" "));
         let _ = writeln!(w, "export NOSTDINC_FLAGS= KBUILD_CPPFLAGS= KBUILD_AFLAGS= KBUILD_AFLAGS_KERNEL=");
         let _ = writeln!(w, "export LINUXINCLUDE='{}'", assembler_flags(&data)?.join(" "));
@@ -162,7 +170,9 @@ impl Plan<'_> {
         step(w, "LD", &self.saved(&format!("{INNER}/vmlinux"))?);
         step(w, "ZOFFSET", &self.saved(&format!("{BOOT}/zoffset.h"))?);
         after_zoffset.iter().for_each(|saved| step(w, "AS", saved));
-        for (what, name) in [("LD", "setup.elf"), ("OBJCOPY", "setup.bin"), ("OBJCOPY", "vmlinux.bin"), ("BUILD", "bzImage")] {
+        for (what, name) in
+            [("LD", "setup.elf"), ("OBJCOPY", "setup.bin"), ("OBJCOPY", "vmlinux.bin"), ("BUILD", "bzImage")]
+        {
             step(w, what, &self.saved(&format!("{BOOT}/{name}"))?);
         }
         let _ = writeln!(w, "cp {BOOT}/bzImage \"$1\"\n}}");
@@ -259,13 +269,16 @@ impl Plan<'_> {
     fn archives(&mut self, libs: &[String]) -> Result<(), Refused> {
         let wrapped = self.saved(&format!("{INNER}/vmlinux"))?;
         let inner = wrapped.words().filter(|word| word.ends_with(".a")).map(str::to_owned);
-        let all: Vec<String> = ["vmlinux.a".to_owned()].into_iter().chain(libs.to_vec()).chain(inner).collect();
+        let all: Vec<String> =
+            ["vmlinux.a".to_owned()].into_iter().chain(libs.to_vec()).chain(inner).collect();
         for path in all {
-            let Some(bytes) = self.compiled.object(&path)? else { return unknown(format!("there is no {path}")) };
+            let Some(bytes) = self.compiled.object(&path)? else {
+                return unknown(format!("there is no {path}"));
+            };
             if is_thin(&bytes) {
-                let folder = path.rsplit_once('/').map(|(folder, _)| format!("{folder}/")).unwrap_or_default();
-                let members =
-                    thin_members(&bytes).map_err(|e| Refused::Unknown(format!("{path}: {e}")))?;
+                let folder =
+                    path.rsplit_once('/').map(|(folder, _)| format!("{folder}/")).unwrap_or_default();
+                let members = thin_members(&bytes).map_err(|e| Refused::Unknown(format!("{path}: {e}")))?;
                 for member in members {
                     let member = normal(&format!("{folder}{member}"));
                     if member != DATA && !self.compiled.has_object(&member) {
@@ -327,7 +340,11 @@ fn normal(path: &str) -> String {
 /// The first word, which has to be a program's plain name.
 fn program(saved: &SavedCommand) -> Result<&str, Refused> {
     let plain = |word: &&str| word.chars().all(|c| c.is_ascii_alphanumeric() || "-_.+/".contains(c));
-    saved.words().next().filter(plain).map_or_else(|| unknown(format!("{}: {}", saved.target, saved.command)), Ok)
+    saved
+        .words()
+        .next()
+        .filter(plain)
+        .map_or_else(|| unknown(format!("{}: {}", saved.target, saved.command)), Ok)
 }
 
 /// Whether vmlinux is linked by the script that is known here.
@@ -341,7 +358,8 @@ fn by_script(saved: &SavedCommand) -> Result<(), Refused> {
 
 /// What vmlinux.o takes between `--start-group` and `--end-group`.
 fn libraries(saved: &SavedCommand) -> Result<Vec<String>, Refused> {
-    let group = saved.command.split_once("--start-group").and_then(|(_, rest)| rest.split_once("--end-group"));
+    let group =
+        saved.command.split_once("--start-group").and_then(|(_, rest)| rest.split_once("--end-group"));
     match group {
         Some((libs, _)) if !libs.contains(['\'', '"', '$', ';']) => {
             Ok(libs.split_ascii_whitespace().map(str::to_owned).collect())
@@ -361,9 +379,13 @@ fn assembler_flags(saved: &SavedCommand) -> Result<Vec<&str>, Refused> {
             "-o" => {
                 words.next();
             }
-            word if word.starts_with("-Wp,-M") || word.starts_with("-DKBUILD_") || word.starts_with("-D__KBUILD_") => {}
+            word if word.starts_with("-Wp,-M")
+                || word.starts_with("-DKBUILD_")
+                || word.starts_with("-D__KBUILD_") => {}
             word if word.ends_with(".S") => {}
-            word if word.contains(['\'', '"', '$', '\\', '`']) => return unknown(format!("{}: {word}", saved.target)),
+            word if word.contains(['\'', '"', '$', '\\', '`']) => {
+                return unknown(format!("{}: {word}", saved.target));
+            }
             word => flags.push(word),
         }
     }
@@ -403,7 +425,11 @@ fn write_compress(w: &mut String, compress: &Compress, target: &str) {
         }
     }
     if compress.sized {
-        let _ = writeln!(w, "size=0\nfor file in {}; do size=$((size + $(stat -Lc %s $file))); done", compress.files.join(" "));
+        let _ = writeln!(
+            w,
+            "size=0\nfor file in {}; do size=$((size + $(stat -Lc %s $file))); done",
+            compress.files.join(" ")
+        );
         w.push_str("# shellcheck disable=SC2059\n");
         w.push_str("printf \"$(printf '\\\\%03o\\\\%03o\\\\%03o\\\\%03o' $((size & 255)) $((size >> 8 & 255)) $((size >> 16 & 255)) $((size >> 24 & 255)))\"\n");
     }
@@ -423,12 +449,15 @@ fn levelled(program: &str) -> Option<(String, u32)> {
         }
         _ => return None,
     };
-    let digits = |word: &str| word.strip_prefix('-').is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+    let digits = |word: &str| {
+        word.strip_prefix('-').is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+    };
     let words: Vec<&str> = program.split(' ').collect();
     if words.iter().filter(|word| digits(word)).count() != 1 {
         return None;
     }
-    let words: Vec<&str> = words.into_iter().map(|word| if digits(word) { "-$LEVEL" } else { word }).collect();
+    let words: Vec<&str> =
+        words.into_iter().map(|word| if digits(word) { "-$LEVEL" } else { word }).collect();
     Some((words.join(" "), highest))
 }
 
@@ -491,3 +520,184 @@ compress
 wrap "$3"
 }
 "#;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// Object directory and source, as far as they are looked at.
+    #[derive(Clone, Default)]
+    struct Fake {
+        objects: BTreeMap<String, Vec<u8>>,
+        source: BTreeSet<String>,
+    }
+
+    impl Compiled for Fake {
+        fn object(&self, path: &str) -> Result<Option<Vec<u8>>, StepError> {
+            Ok(self.objects.get(path).cloned())
+        }
+
+        fn objects_below(&self, folder: &str) -> Vec<String> {
+            self.objects.keys().filter(|path| path.starts_with(&format!("{folder}/"))).cloned().collect()
+        }
+
+        fn has_object(&self, path: &str) -> bool {
+            self.objects.contains_key(path)
+        }
+
+        fn has_source(&self, path: &str) -> bool {
+            self.source.contains(path)
+        }
+
+        fn sources_in(&self, folder: &str) -> Vec<String> {
+            let below = self.source.iter().filter_map(|path| path.strip_prefix(&format!("{folder}/")));
+            below.filter(|rest| !rest.contains('/')).map(|rest| format!("{folder}/{rest}")).collect()
+        }
+    }
+
+    impl Fake {
+        fn saved(&mut self, target: &str, command: &str, reads: &[&str]) {
+            let reads = reads.iter().map(|read| (*read).to_owned()).collect();
+            let saved = SavedCommand { target: target.into(), command: command.into(), reads };
+            self.objects.insert(cmd_path(&normal(target)), saved.to_text().into_bytes());
+        }
+    }
+
+    /// Shortened from what 6.12 leaves.
+    fn kernel(packed: &str, pack: &str) -> Fake {
+        let mut fake = Fake::default();
+        fake.saved("vmlinux", "/src/linux/scripts/link-vmlinux.sh \"ld\" \"-m elf\" \"-z max\";  make -f /src/linux/arch/x86/Makefile.postlink vmlinux", &[]);
+        fake.saved("vmlinux.o", "ld -r -o vmlinux.o --whole-archive vmlinux.a --no-whole-archive --start-group lib/lib.a --end-group", &[]);
+        fake.saved(DATA, "gcc -Wp,-MMD,usr/.initramfs_data.o.d -I./include -DKBUILD_MODFILE='\"usr/initramfs_data\"' -m64 -c -o usr/initramfs_data.o /src/linux/usr/initramfs_data.S ; ./tools/objtool/objtool usr/initramfs_data.o", &["/src/linux/usr/initramfs_data.S", "./include/generated/x.h", "/usr/lib/gcc/stdarg.h"]);
+        fake.saved(
+            &format!("{INNER}/../voffset.h"),
+            "nm vmlinux > arch/x86/boot/compressed/../voffset.h",
+            &[],
+        );
+        fake.saved(
+            &format!("{INNER}/misc.o"),
+            "gcc -c misc.c",
+            &["/src/linux/arch/x86/boot/compressed/misc.c", "arch/x86/boot/compressed/../voffset.h"],
+        );
+        fake.saved(
+            &format!("{INNER}/string.o"),
+            "gcc -c string.c",
+            &["/src/linux/arch/x86/boot/compressed/string.c"],
+        );
+        fake.saved(
+            &format!("{INNER}/vmlinux.bin"),
+            "objcopy -S vmlinux arch/x86/boot/compressed/vmlinux.bin",
+            &[],
+        );
+        fake.saved(packed, pack, &[]);
+        fake.saved(&format!("{INNER}/piggy.S"), &format!("mkpiggy {packed} > {INNER}/piggy.S"), &[]);
+        fake.saved(&format!("{INNER}/piggy.o"), "gcc -c piggy.S", &[]);
+        fake.saved(&format!("{INNER}/vmlinux"), "ld -T vmlinux.lds misc.o libstub/lib.a -o vmlinux", &[]);
+        for name in ["zoffset.h", "setup.elf", "setup.bin", "vmlinux.bin", "bzImage"] {
+            fake.saved(&format!("{BOOT}/{name}"), &format!("true {name}"), &[]);
+        }
+        fake.saved(
+            &format!("{BOOT}/header.o"),
+            "gcc -c header.S",
+            &["/src/linux/arch/x86/boot/header.S", "arch/x86/boot/zoffset.h"],
+        );
+        let thin = b"!<thin>\n//                                              36        `\ninit/main.o/\nusr/initramfs_data.o/\n\n\n/0              0           0     0     644     1234      `\n/13             0           0     0     644     12        `\n";
+        fake.objects.insert("vmlinux.a".into(), thin.to_vec());
+        let other =
+            ["lib/lib.a", "libstub/lib.a", "init/main.o", "include/generated/x.h", AUTOCONF, LINKER_SCRIPT];
+        for path in other.into_iter().chain([
+            "init/version-timestamp.o",
+            "arch/x86/boot/voffset.h",
+            "drivers/other.o",
+        ]) {
+            fake.objects.insert(path.into(), b"x".to_vec());
+        }
+        fake.objects.insert("include/config/auto.conf".into(), b"CONFIG_MODULES=y\n".to_vec());
+        let files = [
+            "usr/initramfs_data.S",
+            "arch/x86/boot/compressed/misc.c",
+            "arch/x86/boot/header.S",
+            "scripts/link-vmlinux.sh",
+            "scripts/basic/fixdep.c",
+            "drivers/other.c",
+        ];
+        fake.source = files.map(str::to_owned).into();
+        fake
+    }
+
+    fn gzip() -> Fake {
+        let packed = format!("{INNER}/vmlinux.bin.gz");
+        kernel(&packed, &format!("cat {INNER}/vmlinux.bin {INNER}/vmlinux.relocs | gzip -n -f -9 > {packed}"))
+    }
+
+    fn refusal(fake: &Fake) -> String {
+        match plan(fake) {
+            Err(Refused::Unknown(why)) => why,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_the_link_takes_and_no_more() {
+        let relink = plan(&gzip()).unwrap();
+        for path in
+            ["vmlinux.a", "init/main.o", "lib/lib.a", "libstub/lib.a", "include/generated/x.h", AUTOCONF]
+        {
+            assert!(relink.objects.contains(path), "{path}: {:?}", relink.objects);
+        }
+        assert!(!relink.objects.contains("drivers/other.o") && !relink.objects.contains(DATA));
+        assert!(relink.objects.iter().all(|path| !path.ends_with(".cmd")));
+        let source: Vec<&str> = relink.source.iter().map(String::as_str).collect();
+        assert_eq!(
+            source,
+            [
+                "arch/x86/boot/compressed/misc.c",
+                "arch/x86/boot/header.S",
+                "scripts/link-vmlinux.sh",
+                "usr/initramfs_data.S"
+            ]
+        );
+        assert!(relink.script.contains("LINUXINCLUDE='-I./include -m64'"), "{}", relink.script);
+        assert!(relink.script.contains("gcc -c misc.c") && !relink.script.contains("gcc -c string.c"));
+        let checked = std::process::Command::new("sh").args(["-n", "-c", &relink.script]).output().unwrap();
+        assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    }
+
+    #[test]
+    fn levels_are_those_of_the_program() {
+        for (program, levelled_as) in [
+            ("gzip -n -f -9", Some(("gzip -n -f -$LEVEL", 9))),
+            ("zstd -22 --ultra", Some(("zstd -$LEVEL --ultra", 22))),
+            ("lz4 -l -9 - -", Some(("lz4 -l -$LEVEL - -", 12))),
+            ("xz --foo", None),
+            ("gzip", None),
+        ] {
+            let expected = levelled_as.map(|(text, highest)| (text.to_owned(), highest));
+            assert_eq!(levelled(program), expected, "{program}");
+        }
+        assert!(levelled("sh /src/linux/scripts/xz_wrap.sh").unwrap().0.contains("preset=$LEVEL"));
+    }
+
+    #[test]
+    fn what_is_not_known_is_left_to_make() {
+        let mut fake = gzip();
+        fake.objects.remove(&cmd_path("vmlinux"));
+        assert_eq!(refusal(&fake), "there is no .vmlinux.cmd");
+        let mut fake = gzip();
+        fake.saved("vmlinux", "clang -o vmlinux", &[]);
+        assert_eq!(refusal(&fake), "vmlinux is not linked by link-vmlinux.sh: clang -o vmlinux");
+        let mut fake = gzip();
+        fake.objects.remove("init/main.o");
+        assert_eq!(refusal(&fake), "there is no init/main.o, which vmlinux.a lists");
+        let mut fake = gzip();
+        fake.objects.insert("include/config/auto.conf".into(), b"CONFIG_LTO_CLANG=y\n".to_vec());
+        assert_eq!(refusal(&fake), "it is linked by clang's LTO");
+        let packed = format!("{INNER}/vmlinux.bin.xz");
+        assert_eq!(refusal(&kernel(&packed, "xz -9 x")), format!("{packed}: xz -9 x"));
+        let mut fake = gzip();
+        fake.source.remove("arch/x86/boot/header.S");
+        assert_eq!(refusal(&fake), "the source has no arch/x86/boot/header.S");
+    }
+}

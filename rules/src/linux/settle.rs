@@ -24,7 +24,11 @@ impl Builtin for Parts {
     }
 
     fn outputs(&self) -> Vec<(String, OutKind)> {
-        vec![("script".into(), OutKind::File), ("objects".into(), OutKind::Tree), ("source".into(), OutKind::Tree)]
+        vec![
+            ("script".into(), OutKind::File),
+            ("objects".into(), OutKind::Tree),
+            ("source".into(), OutKind::Tree),
+        ]
     }
 
     fn run(&self, cx: &BuiltinCx<'_>) -> Result<Made, StepError> {
@@ -78,7 +82,11 @@ impl Builtin for Settle {
             return outputs(cx, &String::from_utf8_lossy(&script), tree("objects")?, tree("source")?);
         }
         let mut made = outputs(cx, cx.param("make"), tree("all-objects")?, tree("all-source")?)?;
-        by_make(cx, &mut made, &format!("tried, the image is not the one that make links: {}", verdict.trim()));
+        by_make(
+            cx,
+            &mut made,
+            &format!("tried, the image is not the one that make links: {}", verdict.trim()),
+        );
         Ok(made)
     }
 }
