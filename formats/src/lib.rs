@@ -19,6 +19,7 @@ mod modindex;
 pub mod modinfo;
 pub mod newc;
 pub mod patch;
+pub mod saved_cmd;
 pub mod tarball;
 pub mod uki;
 pub mod whence;

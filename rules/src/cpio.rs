@@ -1,6 +1,8 @@
 //! `cpio`: a tree as a newc archive, compressed as the kernel can read it.
 //! Writes with our own codec; no host cpio or xz is run.
 
+mod segments;
+
 use std::collections::BTreeMap;
 use std::io::Write;
 
@@ -31,7 +33,7 @@ const NAMED: usize = 10;
 pub struct Cpio {
     /// The tree.
     root: String,
-    /// `xz`, `zstd`, `gzip`, `none`, or `{format: xz, level: 9}`.
+    /// `xz`, `zstd`, `gzip`, `none`, or `{format: xz, level: 9, segments: true}`.
     #[serde(default)]
     compress: Compress,
     /// An archive that is larger is an error.
@@ -64,10 +66,15 @@ impl Default for Compress {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Detailed {
-    /// Which.
+    /// Which; xz if absent.
+    #[serde(default)]
     format: Format,
     /// xz 0–9, zstd 1–19, gzip 0–9.
     level: Option<u32>,
+    /// Several archives one after the other, each compressed alone: after a change only those with changed files are
+    /// compressed again. The whole is some percent larger.
+    #[serde(default)]
+    segments: bool,
 }
 
 impl Format {
@@ -107,6 +114,10 @@ impl Cpio {
             Compress::Format(format) => (*format, format.levels().2),
             Compress::Detailed(d) => (d.format, d.level.unwrap_or(d.format.levels().2)),
         }
+    }
+
+    fn segments(&self) -> bool {
+        matches!(&self.compress, Compress::Detailed(d) if d.segments)
     }
 }
 
@@ -148,12 +159,15 @@ impl Rule for Cpio {
     fn plan(&self, planner: &mut Planner<'_>) -> Result<(), PlanError> {
         let root = planner.upstream(&self.root)?;
         let (format, level) = self.format();
-        let params = [
+        let mut params = vec![
             ("compress", format.name().to_owned()),
             ("level", level.to_string()),
             ("max_size", self.max_size.clone().unwrap_or_default()),
             ("epoch", planner.epoch().to_string()),
         ];
+        if self.segments() {
+            params.push(("segments", "yes".to_owned()));
+        }
         let step = planner.step(builtin("pack", Pack { format, level }, vec![read("root", root)], &params));
         planner.output("file", step, "file");
         planner.output(RAM, step, RAM);
@@ -196,42 +210,16 @@ impl Builtin for Pack {
             .map_err(|_| StepError::new("epoch lies behind 2106, which cpio cannot write"))?;
         let path = cx.scratch.join("archive");
         let file = std::io::BufWriter::with_capacity(1 << 20, std::fs::File::create(&path)?);
-        let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
-        let failed =
-            |e: &dyn std::fmt::Display| StepError::new(format!("the archive cannot be written: {e}"));
-        let encoder =
-            Encoder::new(file, self.format.compression(self.level), threads).map_err(|e| failed(&e))?;
-        let mut writer = Writer::new(encoder, mtime);
-        for entry in tree.iter() {
-            if (cx.cancelled)() {
-                return Err(StepError::new("interrupted"));
-            }
-            let kind = match &entry.node {
-                Node::Dir => Kind::Dir,
-                Node::File { size, .. } => Kind::File { size: *size },
-                Node::Symlink { target } => Kind::Symlink { target: target.clone() },
-                Node::Char { major, minor } => Kind::Char { major: *major, minor: *minor },
-                Node::Block { major, minor } => Kind::Block { major: *major, minor: *minor },
-                Node::Fifo => Kind::Fifo,
-            };
-            let header = Entry {
-                name: entry.path.as_bytes().to_vec(),
-                mode: entry.mode,
-                uid: entry.uid,
-                gid: entry.gid,
-                kind,
-            };
-            let named = |e| failed(&format!("{}: {e}", entry.path));
-            match &entry.node {
-                Node::File { digest, .. } => {
-                    let mut data = std::fs::File::open(cx.store.blob_path(digest)?)?;
-                    writer.append(&header, &mut data).map_err(named)?;
-                }
-                _ => writer.append(&header, &mut std::io::empty()).map_err(named)?,
-            }
-        }
-        let (encoder, unpacked) = writer.finish().map_err(|e| failed(&e))?;
-        encoder.finish().map_err(|e| failed(&e))?.flush()?;
+        let compression = self.format.compression(self.level);
+        let unpacked = if cx.param("segments") == "yes" {
+            segments::write(cx, &tree, &segments::Segment { compression, mtime }, file)?
+        } else {
+            let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
+            let encoder = Encoder::new(file, compression, threads).map_err(|e| failed(&e))?;
+            let (encoder, unpacked) = append(cx, &tree, Writer::new(encoder, mtime))?;
+            encoder.finish().map_err(|e| failed(&e))?.flush()?;
+            unpacked
+        };
         let (digest, size) = cx.store.put_file(&path, mosbuild_cache::Ingest::Link { executable: false })?;
         if let Some(max) = size::bytes(cx.param("max_size"))
             && size > max
@@ -248,6 +236,43 @@ impl Builtin for Pack {
             notes: Vec::new(),
         })
     }
+}
+
+fn failed(e: &dyn std::fmt::Display) -> StepError {
+    StepError::new(format!("the archive cannot be written: {e}"))
+}
+
+/// Writes all entries of a tree and the end: the output, and how many bytes it took.
+fn append<W: Write>(cx: &BuiltinCx<'_>, tree: &Tree, mut writer: Writer<W>) -> Result<(W, u64), StepError> {
+    for entry in tree.iter() {
+        if (cx.cancelled)() {
+            return Err(StepError::new("interrupted"));
+        }
+        let kind = match &entry.node {
+            Node::Dir => Kind::Dir,
+            Node::File { size, .. } => Kind::File { size: *size },
+            Node::Symlink { target } => Kind::Symlink { target: target.clone() },
+            Node::Char { major, minor } => Kind::Char { major: *major, minor: *minor },
+            Node::Block { major, minor } => Kind::Block { major: *major, minor: *minor },
+            Node::Fifo => Kind::Fifo,
+        };
+        let header = Entry {
+            name: entry.path.as_bytes().to_vec(),
+            mode: entry.mode,
+            uid: entry.uid,
+            gid: entry.gid,
+            kind,
+        };
+        let named = |e| failed(&format!("{}: {e}", entry.path));
+        match &entry.node {
+            Node::File { digest, .. } => {
+                let mut data = std::fs::File::open(cx.store.blob_path(digest)?)?;
+                writer.append(&header, &mut data).map_err(named)?;
+            }
+            _ => writer.append(&header, &mut std::io::empty()).map_err(named)?,
+        }
+    }
+    writer.finish().map_err(|e| failed(&e))
 }
 
 /// What is too large once it is compressed; only the whole can be measured so, and what grew is told as it was before.

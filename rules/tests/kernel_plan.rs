@@ -24,6 +24,8 @@ targets:
   initramfs: { rule: cpio, root: root, compress: zstd }
   modules: { rule: modules, from: \"linux:modules\", list: modules.conf, load: /etc/modules }
   kernel: { rule: kernel, linux: linux, initramfs: initramfs }
+  by-make: { rule: kernel, linux: linux, initramfs: initramfs, make: true }
+  slot: { rule: kernel, linux: linux, initramfs: initramfs, slot: 64MiB, level: 3 }
   boot: { rule: boot-test, kernel: kernel, expect: READY, memory: 1G, disks: 2, forbid: [oops] }
 ";
 
@@ -75,7 +77,10 @@ fn the_compile_waits_for_the_preflight_and_the_relink_reads_its_objects() {
         names
     };
     let node = |wanted: &str| &graph.steps[at(wanted) as usize];
-    assert_eq!(names(&node("linux:compile").gated_by), ["kernel:preflight", "modules:check"]);
+    assert_eq!(
+        names(&node("linux:compile").gated_by),
+        ["by-make:preflight", "kernel:preflight", "modules:check", "slot:preflight"]
+    );
     assert_eq!(names(&node("modules:check").needs), ["linux:check", "linux:kbuild", "linux:unpack"]);
     let inputs: Vec<&str> = node("modules:check").step.inputs.iter().map(|i| i.name.as_str()).collect();
     assert_eq!(inputs, ["list", "kbuild", "config", "source", "fragment a.fragment", "fragment b.fragment"]);
@@ -86,8 +91,13 @@ fn the_compile_waits_for_the_preflight_and_the_relink_reads_its_objects() {
     assert_eq!(names(&node("kernel:programs").needs), ["root:install"]);
     assert_eq!(
         names(&node("kernel:relink").needs),
-        ["initramfs:pack", "linux:check", "linux:compile", "linux:unpack"]
+        ["initramfs:pack", "linux:check", "linux:settle"]
     );
+    assert_eq!(names(&node("linux:rehearse").needs), ["linux:compile", "linux:parts"]);
+    assert_eq!(names(&node("by-make:relink").needs), ["initramfs:pack", "linux:check", "linux:compile", "linux:unpack"]);
+    // A slot is linked without the archive.
+    assert_eq!(names(&node("slot:link").needs), ["linux:check", "linux:settle"]);
+    assert_eq!(names(&node("slot:relink").needs), ["initramfs:pack", "linux:check", "linux:settle", "slot:link"]);
     assert_eq!(node("kernel:preflight").step.params["compress"], "zstd");
     assert_eq!(node("kernel:preflight").step.params["config-file"], "b.fragment");
     assert_eq!(names(&node("modules:select").needs), ["linux:compile"]);
@@ -98,12 +108,15 @@ fn the_compile_waits_for_the_preflight_and_the_relink_reads_its_objects() {
         Work::Builtin(_) => panic!("{wanted} is no command"),
     };
     let (configure, compile, relink) =
-        (command("linux:configure"), command("linux:compile"), command("kernel:relink"));
+        (command("linux:configure"), command("linux:compile"), command("by-make:relink"));
     for other in [&compile, &relink] {
         assert_eq!(other.tools, configure.tools);
         assert_eq!(other.env, configure.env);
         let kmake = |script: &Option<String>| script.as_ref().unwrap().lines().next().unwrap().to_owned();
         assert_eq!(kmake(&other.script), kmake(&configure.script));
+    }
+    for other in ["linux:rehearse", "kernel:relink", "slot:link", "slot:relink"].map(command) {
+        assert_eq!((&other.tools, &other.env), (&configure.tools, &configure.env));
     }
     assert!(configure.tools.contains(&"xz".to_owned()));
     assert_eq!(configure.argv, ["/config/0.fragment", "/config/1.fragment"]);

@@ -25,6 +25,13 @@ pub const BASE_CONFIG: &str = "/config/base.config";
 /// The resulting configuration.
 pub const CONFIG: &str = "/config/kernel.config";
 
+/// Shell functions of the last link.
+pub const FUNCTIONS: &str = "/config/relink.sh";
+/// The image that make linked when it compiled.
+pub const IMAGE: &str = "/config/image";
+/// A kernel linked with a slot.
+pub const LINKED: &str = "/build/linked";
+
 /// Programs of every step beside the Essential ones and a toolchain, and the library of objtool, which x86_64 always
 /// builds, and of what BTF needs.
 const TOOLS: [&str; 6] = ["awk", "bc", "bison", "flex", "libelf-dev", "make"];
@@ -170,22 +177,83 @@ find . \( -name '.*.cmd' -o -name '.*.d' \) -exec sed -i '\#^  */usr/#d' {{}} +
         Command { script: Some(script), outputs, ..self.command() }
     }
 
-    /// Links the objects at [`OBJECTS`] with the archive at [`INITRAMFS`]. Output `bzImage`.
-    pub fn relink(&self) -> Command {
+    /// The functions of [`super::relink`], of make alone: for kernels whose last link is not known here. They need all
+    /// objects and the whole source.
+    pub fn by_make(&self) -> String {
         let Boot { folder, image, .. } = Boot::of(self.arch);
-        let script = format!(
+        format!(
             r#"{kmake}
 {same}
+relink() {{
+if [ -n "${{LEVEL:-}}" ]; then
+  echo 'the last link of this kernel is left to make, which takes no level: leave `level` out' >&2
+  exit 1
+fi
 cd {OBJECTS}
 {image}
 kmake $image
 same
-cp {folder}/$image "$OUT/bzImage"
+cp {folder}/$image "$2"
+}}
+link_slot() {{
+echo 'the last link of this kernel is left to make, which knows no slot: leave `slot` out' >&2
+exit 1
+}}
 "#,
             kmake = self.kmake(),
             same = SAME_CONFIG,
+        )
+    }
+
+    /// Tries the functions at [`FUNCTIONS`] with an empty archive, which is what `compile` linked. Output `verdict`:
+    /// empty if they make the same image as the one at [`IMAGE`], else why not.
+    pub fn rehearse(&self) -> Command {
+        let script = format!(
+            r#": > {INITRAMFS}
+if grep -q '^kmake()' {FUNCTIONS}; then
+  : > "$OUT/verdict"
+elif sh -euc '. {FUNCTIONS}; relink {INITRAMFS} "$OUT/image"'; then
+  if cmp "$OUT/image" {IMAGE} > "$OUT/verdict" 2>&1; then
+    : > "$OUT/verdict"
+  fi
+  rm "$OUT/image"
+else
+  echo 'a command failed' > "$OUT/verdict"
+fi
+cat "$OUT/verdict"
+"#
         );
+        Command { script: Some(script), outputs: vec![file("verdict", "verdict")], ..self.command() }
+    }
+
+    /// Links the objects at [`OBJECTS`] with the archive at [`INITRAMFS`], by the functions at [`FUNCTIONS`]. Output
+    /// `bzImage`.
+    pub fn relink(&self, level: Option<u32>) -> Command {
+        let call = format!("relink {INITRAMFS} \"$OUT/bzImage\"\n");
+        self.linking(level, &call, file("bzImage", "bzImage"))
+    }
+
+    /// As [`Kbuild::relink`], by make, whatever the functions do.
+    pub fn relink_by_make(&self) -> Command {
+        let script = format!("{}relink {INITRAMFS} \"$OUT/bzImage\"\n", self.by_make());
         Command { script: Some(script), outputs: vec![file("bzImage", "bzImage")], ..self.command() }
+    }
+
+    /// Links with a slot of so many bytes. Output `linked`.
+    pub fn link_slot(&self, bytes: u64) -> Command {
+        self.linking(None, &format!("link_slot {bytes} \"$OUT/linked\"\n"), tree("linked", "linked"))
+    }
+
+    /// Puts the archive into the slot of what is at [`LINKED`], and wraps it. Output `bzImage`.
+    pub fn relink_slot(&self, level: Option<u32>) -> Command {
+        let call = format!("relink_slot {LINKED} {INITRAMFS} \"$OUT/bzImage\"\n");
+        self.linking(level, &call, file("bzImage", "bzImage"))
+    }
+
+    fn linking(&self, level: Option<u32>, call: &str, output: CommandOutput) -> Command {
+        let level = level.map(|level| format!("LEVEL={level}\n")).unwrap_or_default();
+        let script = format!("{level}. {FUNCTIONS}\n{call}");
+        Command { script: Some(script), outputs: vec![output], ..self.command() }
     }
 
     /// LOCALVERSION is set on the command line, and empty: else setlocalversion may append a `+`.
@@ -295,17 +363,30 @@ mod tests {
             let kbuild = Kbuild { arch, epoch: 1_735_689_600, tools: &["xz".to_owned()] };
             let configure =
                 kbuild.configure(&Base::Target("tinyconfig"), vec!["/config/a".into()], Some("-x"));
-            for command in [configure, kbuild.compile(), kbuild.relink()] {
+            let relinks = [
+                kbuild.rehearse(),
+                kbuild.relink_by_make(),
+                kbuild.relink(Some(3)),
+                kbuild.link_slot(1 << 20),
+                kbuild.relink_slot(None),
+            ];
+            for command in [configure, kbuild.compile()].into_iter().chain(relinks) {
                 let script = command.script.unwrap();
                 let checked = std::process::Command::new("sh").args(["-n", "-c", &script]).output().unwrap();
                 assert!(checked.status.success(), "{}\n{script}", String::from_utf8_lossy(&checked.stderr));
                 assert!(command.tools.contains(&"xz".to_owned()) && command.jobserver);
                 // The host's own compiler is needed in any case, a cross compiler only for another architecture.
                 let cross = format!("{}-gcc", arch.gnu);
-                assert!(command.tools.contains(&"gcc".to_owned()) && script.contains(make));
+                assert!(command.tools.contains(&"gcc".to_owned()));
                 assert_eq!(command.tools.contains(&cross), !arch.is_host());
-                assert_eq!(script.contains("CROSS_COMPILE="), !arch.is_host());
+                if script.contains("kmake()") {
+                    assert!(script.contains(make));
+                    assert_eq!(script.contains("CROSS_COMPILE="), !arch.is_host());
+                }
             }
+            let checked =
+                std::process::Command::new("sh").args(["-n", "-c", &kbuild.by_make()]).output().unwrap();
+            assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
         }
     }
 }

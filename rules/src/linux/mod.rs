@@ -7,7 +7,10 @@
 //! | configure | source, base, fragments | .config and the release's name | one of them or a tool changes |
 //! | check | .config, fragments, source | refuses what did not come out as asked for | as above |
 //! | kbuild | source | what the Makefiles make | it changes |
-//! | compile | source, the checked .config | image, modules, objects for relinks | .config, source or a tool changes |
+//! | compile | source, the checked .config | image, modules, objects | .config, source or a tool changes |
+//! | parts | objects, source | the part of both that the last link takes, and a script for it | they change |
+//! | rehearse | that part, image | links once more as make did, and compares | as above |
+//! | settle | that part, the verdict | what relinks take: that part, or everything and make | as above |
 //!
 //! The preflight of a `kernel` reads the output of `check`, and `compile` waits for it; so it does for the check of the
 //! names of `modules`, which reads that of `kbuild` too.
@@ -16,6 +19,8 @@ mod check;
 mod hints;
 pub mod kbuild;
 pub mod make;
+mod relink;
+mod settle;
 mod unpack;
 
 use std::collections::BTreeMap;
@@ -33,7 +38,7 @@ use serde::Deserialize;
 use crate::arch::{self, Arch};
 use crate::one_or_many::OneOrMany;
 use crate::source::Source;
-use crate::steps::{at, builtin, command, made, read};
+use crate::steps::{at, builtin, command, made, read, writable};
 use crate::tools;
 
 /// Raised when the same fields are planned in another way.
@@ -68,6 +73,13 @@ pub struct Linux {
     tools: OneOrMany,
 }
 
+/// The outputs that a relink takes: shell functions, and the objects and sources that these read.
+pub const RELINK_SCRIPT: &str = "relink_script";
+/// See [`RELINK_SCRIPT`].
+pub const RELINK_OBJECTS: &str = "relink_objects";
+/// See [`RELINK_SCRIPT`].
+pub const RELINK_SOURCE: &str = "relink_source";
+
 /// The targets that make a configuration without asking anybody.
 const BASES: [&str; 6] =
     ["tinyconfig", "defconfig", "allnoconfig", "alldefconfig", "allmodconfig", "allyesconfig"];
@@ -94,7 +106,7 @@ impl Rule for Linux {
         for (i, path) in self.fragments.all().iter().enumerate() {
             file(field!["fragments", i], path);
         }
-        // The last three are for other rules: what a relink needs, what it is compared with, what modules there are.
+        // The last are for other rules: what a relink takes, what it is compared with, what modules there are.
         for (name, kind) in [
             ("bzImage", OutputKind::File),
             ("modules", OutputKind::Tree),
@@ -104,6 +116,9 @@ impl Rule for Linux {
             ("source", OutputKind::Tree),
             ("release", OutputKind::File),
             ("kbuild", OutputKind::File),
+            (RELINK_SCRIPT, OutputKind::File),
+            (RELINK_OBJECTS, OutputKind::Tree),
+            (RELINK_SOURCE, OutputKind::Tree),
         ] {
             facts.outputs.push(OutputDecl { name: name.into(), kind, path: None, field: None });
         }
@@ -148,12 +163,15 @@ impl Rule for Linux {
         let makefiles = vec![read("source", source.clone())];
         let makefiles = planner.step(builtin("kbuild", kbuild::ReadMakefiles, makefiles, &[]));
 
-        let inputs =
-            vec![at("config", made(check, "config"), make::CONFIG), at("source", source, make::SOURCE)];
+        let inputs = vec![
+            at("config", made(check, "config"), make::CONFIG),
+            at("source", source.clone(), make::SOURCE),
+        ];
         let compile = planner.step(command("compile", kbuild.compile(), inputs));
         for name in ["bzImage", "modules", "objects", "system_map"] {
             planner.output(name, compile, name);
         }
+        self.plan_relink(planner, &kbuild, compile, source);
         planner.output("config", check, "config");
         planner.output("source", unpack, "source");
         planner.output("release", configure, "release");
@@ -177,6 +195,41 @@ impl Rule for Linux {
 }
 
 impl Linux {
+    /// The steps after `compile`.
+    fn plan_relink(
+        &self,
+        planner: &mut Planner<'_>,
+        kbuild: &make::Kbuild<'_>,
+        compile: usize,
+        source: Input,
+    ) {
+        let by_make = ("make", kbuild.by_make());
+        let inputs = vec![read("objects", made(compile, "objects")), read("source", source.clone())];
+        let params = [by_make.clone(), ("arch", kbuild.arch.name.to_owned())];
+        let parts = planner.step(builtin("parts", settle::Parts, inputs, &params));
+        let inputs = vec![
+            at("source", made(parts, "source"), make::SOURCE),
+            writable("objects", made(parts, "objects"), make::OBJECTS),
+            at("script", made(parts, "script"), make::FUNCTIONS),
+            at("image", made(compile, "bzImage"), make::IMAGE),
+        ];
+        let rehearse = planner.step(command("rehearse", kbuild.rehearse(), inputs));
+        let inputs = vec![
+            read("verdict", made(rehearse, "verdict")),
+            read("script", made(parts, "script")),
+            read("objects", made(parts, "objects")),
+            read("source", made(parts, "source")),
+            read("all-objects", made(compile, "objects")),
+            read("all-source", source),
+        ];
+        let settle = planner.step(builtin("settle", settle::Settle, inputs, &[by_make]));
+        for (name, made) in
+            [(RELINK_SCRIPT, "script"), (RELINK_OBJECTS, "objects"), (RELINK_SOURCE, "source")]
+        {
+            planner.output(name, settle, made);
+        }
+    }
+
     /// The full configuration that is started from.
     fn full(&self) -> Option<&String> {
         self.config.all().first().filter(|_| self.base.is_none())
