@@ -325,6 +325,17 @@ pub fn too_large(error: &io::Error) -> bool {
         .is_some_and(|e| matches!(e, Error::TooLarge { .. }))
 }
 
+/// What `data` expands to up to where it is damaged or ends, at most `limit` bytes: of compressed data that something
+/// else follows, all.
+pub fn decompress_prefix(data: &[u8], limit: u64) -> Vec<u8> {
+    let mut out = Vec::new();
+    if let Ok(mut decoder) = Decoder::new(data, limit) {
+        // What was read before an error stays.
+        let _ = decoder.read_to_end(&mut out);
+    }
+    out
+}
+
 /// Expands `data` in memory, told by magic; plain data is copied. More than `limit` bytes are an error.
 pub fn decompress(data: &[u8], limit: u64) -> Result<Vec<u8>, Error> {
     let mut out = Vec::new();

@@ -10,6 +10,7 @@ mod command;
 mod component;
 pub mod contents;
 mod cpio;
+pub mod difference;
 mod elf;
 mod env;
 mod files;

@@ -18,5 +18,6 @@ pub mod shell;
 pub mod show;
 pub mod size;
 pub mod test;
+pub mod verify;
 pub mod version;
 pub mod why;
