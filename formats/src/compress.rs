@@ -325,13 +325,30 @@ pub fn too_large(error: &io::Error) -> bool {
         .is_some_and(|e| matches!(e, Error::TooLarge { .. }))
 }
 
-/// What `data` expands to up to where it is damaged or ends, at most `limit` bytes: of compressed data that something
-/// else follows, all.
-pub fn decompress_prefix(data: &[u8], limit: u64) -> Vec<u8> {
+/// What the first stream, member or frame in `data` expands to, at most `limit` bytes; what lies behind it is not looked
+/// at. What was expanded before damage is given, too.
+pub fn decompress_first(data: &[u8], limit: u64) -> Vec<u8> {
     let mut out = Vec::new();
-    if let Ok(mut decoder) = Decoder::new(data, limit) {
+    let mut read = |from: &mut dyn Read| {
         // What was read before an error stays.
-        let _ = decoder.read_to_end(&mut out);
+        let _ = from.take(limit).read_to_end(&mut out);
+    };
+    match Format::detect(data) {
+        Format::None => read(&mut &data[..]),
+        Format::Gzip => read(&mut flate2::bufread::GzDecoder::new(data)),
+        Format::Xz => {
+            if let Ok(stream) = Stream::new_stream_decoder(XZ_MEMORY, 0) {
+                read(&mut liblzma::bufread::XzDecoder::new_stream(data, stream));
+            }
+        }
+        Format::Zstd => {
+            if let Ok(decoder) = zstd::stream::read::Decoder::with_buffer(data) {
+                let mut decoder = decoder.single_frame();
+                if decoder.window_log_max(ZSTD_WINDOW_LOG).is_ok() {
+                    read(&mut decoder);
+                }
+            }
+        }
     }
     out
 }

@@ -28,6 +28,7 @@ mod packages;
 mod preflight;
 mod programs;
 mod release;
+mod reproducible;
 mod rootfs;
 pub mod shares;
 mod size;

@@ -65,14 +65,11 @@ pub(super) fn archive_in(first: &[u8], second: &[u8], depth: usize) -> Option<Di
                 format => format != Format::None,
             }
     };
-    let unpack = |bytes: &[u8]| match Format::detect(bytes) {
-        Format::None => bytes.to_vec(),
-        // Other data follows, which is no damage here.
-        _ => compress::decompress_prefix(bytes, UNPACKED_MAX),
-    };
+    // Other data follows.
+    let first_of = |bytes: &[u8]| compress::decompress_first(bytes, UNPACKED_MAX);
     let candidates = (0..=at.min(first.len() - 1)).rev().filter(|from| begins(&first[*from..]));
     candidates.take(CANDIDATES).find_map(|from| {
-        let (a, b) = (unpack(&first[from..]), unpack(&second[from..]));
+        let (a, b) = (first_of(&first[from..]), first_of(&second[from..]));
         let difference = match a != b && super::cpio::is(&a) && super::cpio::is(&b) {
             true => super::cpio::compare(&a, &b, depth - 1)?,
             false => return None,
