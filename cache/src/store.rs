@@ -190,7 +190,8 @@ impl Store {
         self.inode_path(digest, false).exists() || self.inode_path(digest, true).exists()
     }
 
-    /// Takes a blob from the store below, if this one does not have it: a link to a verified inode, else a copy.
+    /// Takes a blob from the store below, if this one does not have it: a link to a verified inode, else a copy. Of what
+    /// is put here and is there, the bytes are so on disk once.
     /// What goes wrong is told by whoever then misses the blob.
     pub(crate) fn borrow(&self, digest: &Digest) {
         let Some(base) = self.0.base.as_ref().filter(|_| !self.has(digest)) else { return };
@@ -232,6 +233,7 @@ impl Store {
     /// Stores bytes.
     pub fn put_bytes(&self, bytes: &[u8]) -> Result<Digest, StoreError> {
         let digest = Digest::of(bytes);
+        self.borrow(&digest);
         let path = self.inode_path(&digest, false);
         if self.whole(&path, bytes.len() as u64) {
             return Ok(digest);
@@ -250,6 +252,7 @@ impl Store {
                 return Err(StoreError::Refused { path: file.to_owned(), what: "it is not a file".into() });
             }
             let (digest, size) = at(file, Digest::of_file(file))?;
+            self.borrow(&digest);
             let path = self.inode_path(&digest, executable);
             if self.whole(&path, size) {
                 return Ok((digest, size));
@@ -270,6 +273,7 @@ impl Store {
         let temporary = self.temporary();
         let mut from = at(file, File::open(file))?;
         let (digest, size) = at(file, copy_hashing(&mut from, &temporary))?;
+        self.borrow(&digest);
         let executable = matches!(how, Ingest::Link { executable: true } | Ingest::Move { executable: true });
         let path = self.inode_path(&digest, executable);
         match self.whole(&path, size) {
@@ -283,6 +287,7 @@ impl Store {
     pub fn put_reader(&self, reader: &mut dyn Read) -> Result<(Digest, u64), StoreError> {
         let temporary = self.temporary();
         let (digest, size) = at(&temporary, copy_hashing(reader, &temporary))?;
+        self.borrow(&digest);
         let path = self.inode_path(&digest, false);
         match self.whole(&path, size) {
             true => at(&temporary, fs::remove_file(&temporary))?,
