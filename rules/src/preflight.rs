@@ -54,10 +54,7 @@ impl Builtin for Preflight {
             made.notes.push(note);
         }
         for doubt in reproducible::doubts(&config) {
-            let note = format!(
-                "warning: CONFIG_{} is set: {}, so that no two compiles are the same; set {}",
-                doubt.symbol, doubt.why, doubt.remedy
-            );
+            let note = doubt.warning();
             (cx.log)(&note);
             made.notes.push(note);
         }

@@ -14,6 +14,16 @@ pub struct Doubt {
     pub remedy: &'static str,
 }
 
+impl Doubt {
+    /// The note of the preflight.
+    pub fn warning(&self) -> String {
+        format!(
+            "warning: CONFIG_{} is set: {}; two compiles are not the same. Remedy: {}",
+            self.symbol, self.why, self.remedy
+        )
+    }
+}
+
 /// Whether an option is in the way.
 type Test = fn(&Config) -> bool;
 
@@ -134,6 +144,12 @@ mod tests {
         ] {
             assert_eq!(found(config), [symbol], "{config}");
         }
+        let config = Config::parse("CONFIG_KERNEL_LZO=y\n").unwrap();
+        assert_eq!(
+            doubts(&config)[0].warning(),
+            "warning: CONFIG_KERNEL_LZO is set: lzop writes the time into what it compresses; two compiles are not the same. \
+             Remedy: CONFIG_KERNEL_XZ=y or CONFIG_KERNEL_ZSTD=y"
+        );
         // What the remedies lead to.
         for config in [
             "CONFIG_MODULE_SIG=y\nCONFIG_MODULE_SIG_KEY=\"\"\n",

@@ -163,6 +163,7 @@ fn the_first_target_that_differs_is_named_and_not_what_follows() {
 }
 
 #[test]
+#[allow(clippy::print_stderr)]
 fn an_order_a_random_value_and_a_number_of_jobs_are_told_apart() {
     let space = planted();
     for (target, kind, place) in [
@@ -172,7 +173,7 @@ fn an_order_a_random_value_and_a_number_of_jobs_are_told_apart() {
     ] {
         // On one processor there is nothing to vary.
         if target == "jobs" && std::thread::available_parallelism().unwrap().get() == 1 {
-            println!("did not run: this host has one processor");
+            eprintln!("did not run: this host has one processor");
             continue;
         }
         let (code, object) = verify(&space, &[target]);

@@ -92,11 +92,8 @@ fn difference(out: &mut String, found: &Found) {
     };
 }
 
-/// Steps that became this, by target in the order of the graph.
-fn by_target<'a>(
-    compared: &'a Compared,
-    wanted: impl Fn(&Standing) -> bool,
-) -> BTreeMap<&'a str, Vec<&'a str>> {
+/// Steps that became this, by target.
+fn by_target(compared: &Compared, wanted: impl Fn(&Standing) -> bool) -> BTreeMap<&str, Vec<&str>> {
     let mut steps: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (step, standing) in &compared.steps {
         if wanted(standing) {

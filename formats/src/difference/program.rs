@@ -28,10 +28,18 @@ fn rank(name: &str) -> u8 {
     }
 }
 
+/// A section that differs.
+struct Unlike<'a> {
+    name: String,
+    address: u64,
+    first: &'a [u8],
+    second: &'a [u8],
+}
+
 pub(super) fn compare(first: &[u8], second: &[u8], depth: usize) -> Option<Difference> {
     let (a, b) = (File::parse(first).ok()?, File::parse(second).ok()?);
     let of = if first.starts_with(b"MZ") { "PE" } else { "ELF" };
-    let mut best: Option<(u8, String, u64, &[u8], &[u8])> = None;
+    let mut best: Option<Unlike<'_>> = None;
     let mut others = b.sections().collect::<Vec<_>>();
     for section in a.sections() {
         let name = section.name().unwrap_or("?").to_owned();
@@ -42,11 +50,11 @@ pub(super) fn compare(first: &[u8], second: &[u8], depth: usize) -> Option<Diffe
             return Some(Difference::plain(what));
         };
         let (Ok(x), Ok(y)) = (section.data(), other.data()) else { continue };
-        if x != y && best.as_ref().is_none_or(|(r, ..)| rank(&name) < *r) {
-            best = Some((rank(&name), name, section.address(), x, y));
+        if x != y && best.as_ref().is_none_or(|found| rank(&name) < rank(&found.name)) {
+            best = Some(Unlike { name, address: section.address(), first: x, second: y });
         }
     }
-    let Some((_, name, address, x, y)) = best else {
+    let Some(Unlike { name, address, first: x, second: y }) = best else {
         // Symbol tables are no sections to all readers, and headers are none at all.
         let what = bytes::compare(first, second);
         return Some(Difference::plain(what).within(Place::Part { name: "headers or tables", offset: 0 }));
