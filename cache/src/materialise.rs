@@ -1,5 +1,6 @@
 //! From a tree to a directory on disk, and large trees kept unpacked for mounting. Knows no step.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs;
@@ -35,7 +36,7 @@ impl Store {
             at(to, fs::create_dir(to))?;
         }
         let mut files = Vec::new();
-        for entry in tree.iter() {
+        for entry in self.layout_order(tree) {
             let path = to.join(entry.path.as_path());
             match &entry.node {
                 Node::Dir => match fs::create_dir(&path) {
@@ -56,9 +57,13 @@ impl Store {
                 Node::Char { .. } | Node::Block { .. } | Node::Fifo => {}
             }
         }
-        files.par_chunks(BATCH).try_for_each(|batch| {
+        let place = |batch: &[(&Entry, Digest, PathBuf)]| {
             batch.iter().try_for_each(|(entry, digest, path)| self.place(entry, digest, path, how))
-        })?;
+        };
+        match self.0.backwards {
+            true => place(&files)?,
+            false => files.par_chunks(BATCH).try_for_each(place)?,
+        }
         // Children first: making them changed their directory's mtime.
         for entry in tree.entries().iter().rev().filter(|e| e.node == Node::Dir) {
             let path = to.join(entry.path.as_path());
@@ -66,6 +71,16 @@ impl Store {
             at(&path, set_mtime(&path))?;
         }
         Ok(at(to, set_mtime(to))?)
+    }
+
+    /// The entries of a tree in the order that this store lays them out in: sorted, or the other way round, but
+    /// directories before what is in them.
+    pub fn layout_order<'t>(&self, tree: &'t Tree) -> Vec<&'t Entry> {
+        let mut entries: Vec<&Entry> = tree.iter().collect();
+        if self.0.backwards {
+            entries.sort_by_key(|e| (e.path.as_path().components().count(), Reverse(&e.path)));
+        }
+        entries
     }
 
     fn place(&self, entry: &Entry, digest: &Digest, to: &Path, how: Materialise) -> Result<(), BlobError> {

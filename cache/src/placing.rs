@@ -40,6 +40,7 @@ impl Store {
         to: &Path,
         create: &mut Create,
     ) -> Result<(), BlobError> {
+        self.borrow(digest);
         let executable = mode & 0o100 != 0;
         for executable in [executable, !executable] {
             let path = self.inode_path(digest, executable);

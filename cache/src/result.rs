@@ -82,6 +82,15 @@ impl Store {
         Ok(decoded)
     }
 
+    /// The result of a key in the store below, or in one below that, if there is one. Its blobs are found here.
+    pub fn lent_result(&self, key: &Digest) -> Result<Option<ActionResult>, StoreError> {
+        let Some(base) = &self.0.base else { return Ok(None) };
+        match base.get_result(key)? {
+            Some(result) => Ok(Some(result)),
+            None => base.lent_result(key),
+        }
+    }
+
     /// Stores a result; the blobs that it names must be stored already.
     pub fn put_result(&self, result: &ActionResult) -> Result<(), StoreError> {
         let path = self.result_path(&result.key);

@@ -6,6 +6,7 @@
 //! ROOT/results/ab/ab12…  an action's result       ROOT/unpacked/ab/ab12…/   a tree, its files links to blobs
 //! ROOT/tmp/PID-N/        scratch of one process   ROOT/tmp/inflight/    locks of keys that are being made
 //! ROOT/corrupt/          what was set aside       ROOT/downloads/        what is not finished (engine/src/fetch)
+//! ROOT/proofs/ab/ab12…   what was made twice, apart, and alike, by key
 //! ```
 
 use std::collections::HashSet;
@@ -105,6 +106,10 @@ pub struct Store(pub(crate) Arc<Shared>);
 
 pub(crate) struct Shared {
     pub root: PathBuf,
+    /// Where blobs are looked for that are not here, and results that are asked for by name: it is only read.
+    pub base: Option<Store>,
+    /// Trees are laid out from their last entry to their first.
+    pub backwards: bool,
     /// Made when it is first needed: who only reads leaves no trace, and may read where nobody may write.
     scratch: OnceLock<Option<ScratchRoot>>,
     /// Blob inodes that this process read whole and found right, or wrote: (device, inode, ctime).
@@ -117,12 +122,25 @@ pub(crate) struct Shared {
 impl Store {
     /// Opens a store, making it where it is not.
     pub fn open(root: &Path) -> Result<Store, StoreError> {
+        Store::open_as(root, None, false)
+    }
+
+    /// Opens a store, making it where it is not, that takes blobs from another one when it does not have them. Results
+    /// are its own; only [`Store::lent_result`] asks the other. With `backwards`, the files of a tree are made in the
+    /// opposite order, which is the order that some file systems list them in.
+    pub fn open_above(root: &Path, base: &Store, backwards: bool) -> Result<Store, StoreError> {
+        Store::open_as(root, Some(base.clone()), backwards)
+    }
+
+    fn open_as(root: &Path, base: Option<Store>, backwards: bool) -> Result<Store, StoreError> {
         for dir in ["cas", "results", "unpacked", "tmp/inflight"] {
             at(root, fs::create_dir_all(root.join(dir)))?;
         }
         let root = at(root, root.canonicalize())?;
         Ok(Store(Arc::new(Shared {
             root,
+            base,
+            backwards,
             scratch: OnceLock::new(),
             verified: Mutex::default(),
             quarantined: Mutex::default(),
@@ -165,7 +183,34 @@ impl Store {
 
     /// Whether a blob is there; says nothing about its bytes.
     pub fn contains(&self, digest: &Digest) -> bool {
+        self.has(digest) || self.0.base.as_ref().is_some_and(|base| base.contains(digest))
+    }
+
+    fn has(&self, digest: &Digest) -> bool {
         self.inode_path(digest, false).exists() || self.inode_path(digest, true).exists()
+    }
+
+    /// Takes a blob from the store below, if this one does not have it: a link to a verified inode, else a copy. Of what
+    /// is put here and is there, the bytes are so on disk once.
+    /// What goes wrong is told by whoever then misses the blob.
+    pub(crate) fn borrow(&self, digest: &Digest) {
+        let Some(base) = self.0.base.as_ref().filter(|_| !self.has(digest)) else { return };
+        base.borrow(digest);
+        for executable in [false, true] {
+            let Ok(Some(from)) = base.verified_inode(digest, executable) else { continue };
+            let path = self.inode_path(digest, executable);
+            // A link needs one file system and one owner.
+            let ways: [fn(&Path, &Path) -> io::Result<()>; 2] =
+                [|from, to| fs::hard_link(from, to), copy_file];
+            for way in ways {
+                let temporary = self.temporary();
+                if way(&from, &temporary).is_ok() && self.commit(&temporary, &path, executable).is_ok() {
+                    break;
+                }
+                let _ = fs::remove_file(&temporary);
+            }
+            base.trust(&from);
+        }
     }
 
     /// Removes a blob that turned out to be wrong just after it came; whoever else needs it has a miss.
@@ -188,6 +233,7 @@ impl Store {
     /// Stores bytes.
     pub fn put_bytes(&self, bytes: &[u8]) -> Result<Digest, StoreError> {
         let digest = Digest::of(bytes);
+        self.borrow(&digest);
         let path = self.inode_path(&digest, false);
         if self.whole(&path, bytes.len() as u64) {
             return Ok(digest);
@@ -206,6 +252,7 @@ impl Store {
                 return Err(StoreError::Refused { path: file.to_owned(), what: "it is not a file".into() });
             }
             let (digest, size) = at(file, Digest::of_file(file))?;
+            self.borrow(&digest);
             let path = self.inode_path(&digest, executable);
             if self.whole(&path, size) {
                 return Ok((digest, size));
@@ -226,6 +273,7 @@ impl Store {
         let temporary = self.temporary();
         let mut from = at(file, File::open(file))?;
         let (digest, size) = at(file, copy_hashing(&mut from, &temporary))?;
+        self.borrow(&digest);
         let executable = matches!(how, Ingest::Link { executable: true } | Ingest::Move { executable: true });
         let path = self.inode_path(&digest, executable);
         match self.whole(&path, size) {
@@ -239,6 +287,7 @@ impl Store {
     pub fn put_reader(&self, reader: &mut dyn Read) -> Result<(Digest, u64), StoreError> {
         let temporary = self.temporary();
         let (digest, size) = at(&temporary, copy_hashing(reader, &temporary))?;
+        self.borrow(&digest);
         let path = self.inode_path(&digest, false);
         match self.whole(&path, size) {
             true => at(&temporary, fs::remove_file(&temporary))?,
@@ -291,6 +340,7 @@ impl Store {
 
     /// A verified blob's bytes.
     pub fn read(&self, digest: &Digest) -> Result<Vec<u8>, BlobError> {
+        self.borrow(digest);
         for executable in [false, true] {
             let path = self.inode_path(digest, executable);
             let bytes = match fs::read(&path) {
@@ -308,6 +358,7 @@ impl Store {
 
     /// Path of a verified blob; must not be written to.
     pub fn blob_path(&self, digest: &Digest) -> Result<PathBuf, BlobError> {
+        self.borrow(digest);
         for executable in [false, true] {
             if let Some(path) = self.verified_inode(digest, executable)? {
                 return Ok(path);
@@ -318,6 +369,7 @@ impl Store {
 
     /// The same, as the inode with (0755) or without (0644) execute bits, which is made if only the other is there.
     pub fn blob_path_as(&self, digest: &Digest, executable: bool) -> Result<PathBuf, BlobError> {
+        self.borrow(digest);
         if let Some(path) = self.verified_inode(digest, executable)? {
             return Ok(path);
         }

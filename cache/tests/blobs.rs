@@ -266,3 +266,75 @@ fn a_blob_that_is_no_tree_is_a_miss_of_the_tree() {
     let digest = store.put_bytes(b"mostree\x00 of an older version").unwrap();
     assert!(matches!(store.get_tree(&digest), Err(BlobError::Missing(d)) if d == digest));
 }
+
+#[test]
+fn a_store_above_another_takes_its_blobs_and_leaves_it_as_it_was() {
+    let (dir, below) = store();
+    let digest = below.put_bytes(b"below").unwrap();
+    let damaged = below.put_bytes(b"damaged").unwrap();
+    let key = Digest::of(b"key");
+    let result = ActionResult {
+        key,
+        outputs: BTreeMap::new(),
+        facts: BTreeMap::new(),
+        log: None,
+        notes: Vec::new(),
+        sandboxed: true,
+        millis: 1,
+        run: "r".into(),
+        local: false,
+    };
+    below.put_result(&result).unwrap();
+    let middle = Store::open_above(&dir.path().join("middle"), &below, false).unwrap();
+    let above = Store::open_above(&dir.path().join("above"), &middle, true).unwrap();
+
+    assert!(above.contains(&digest) && !above.contains(&Digest::of(b"nowhere")));
+    assert_eq!(above.read(&digest).unwrap(), b"below");
+    let mode =
+        |store: &Store, suffix: &str| fs::metadata(inode(store, &digest, suffix)).unwrap().mode() & 0o7777;
+    assert_eq!(mode(&above, ""), 0o644);
+    above.blob_path_as(&digest, true).unwrap();
+    assert_eq!(mode(&above, ".x"), 0o755);
+    assert!(!inode(&below, &digest, ".x").exists(), "the other inode belongs to who needs it");
+
+    // Results are asked for by name.
+    assert_eq!(above.get_result(&key).unwrap(), None);
+    assert_eq!(above.lent_result(&key).unwrap(), Some(result));
+    assert_eq!(below.lent_result(&key).unwrap(), None);
+
+    // What is put above stays there, and what is there already is no second time on disk.
+    let own = above.put_bytes(b"above").unwrap();
+    assert!(!below.contains(&own) && !middle.contains(&own));
+    let same = middle.put_bytes(b"below").unwrap();
+    let ino = |store: &Store| fs::metadata(inode(store, &same, "")).unwrap().ino();
+    assert_eq!(ino(&middle), ino(&below));
+
+    // Nothing damaged is taken.
+    let fresh = Store::open(below.root()).unwrap();
+    flip(&inode(&fresh, &damaged, ""));
+    let other = Store::open_above(&dir.path().join("other"), &fresh, false).unwrap();
+    assert!(matches!(other.read(&damaged), Err(BlobError::Missing(_))));
+    assert_eq!(other.put_bytes(b"damaged").unwrap(), damaged);
+    assert_eq!(other.read(&damaged).unwrap(), b"damaged");
+}
+
+#[test]
+fn trees_are_laid_out_from_their_end_where_that_is_asked_for() {
+    let (dir, below) = store();
+    let digest = below.put_bytes(b"x").unwrap();
+    let path = |text: &str| TreePath::new(text).unwrap();
+    let file = |text: &str| Entry::new(path(text), 0o644, Node::File { digest, size: 1 });
+    let folder = |text: &str| Entry::new(path(text), 0o755, Node::Dir);
+    let tree =
+        Tree::new(vec![folder("a"), file("a/b"), file("a/c"), folder("d"), file("d/e"), file("f")]).unwrap();
+    let backwards = Store::open_above(&dir.path().join("above"), &below, true).unwrap();
+    let order =
+        |store: &Store| store.layout_order(&tree).iter().map(|e| e.path.to_string()).collect::<Vec<_>>();
+    assert_eq!(order(&below), ["a", "a/b", "a/c", "d", "d/e", "f"]);
+    assert_eq!(order(&backwards), ["f", "d", "a", "d/e", "a/c", "a/b"]);
+    let (one, two) = (dir.path().join("one"), dir.path().join("two"));
+    below.materialise(&tree, &one, mosbuild_cache::Materialise::Private).unwrap();
+    backwards.materialise(&tree, &two, mosbuild_cache::Materialise::Private).unwrap();
+    let captured = |at: &Path| below.capture_dir(at, mosbuild_cache::CaptureOptions::outputs()).unwrap();
+    assert_eq!(captured(&one), captured(&two));
+}

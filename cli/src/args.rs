@@ -1,13 +1,14 @@
 //! The command line: global flags, the commands, and how the two come together.
 //! Parses only; what a command does stands in its own file.
 
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
     boot, build, clean, completions, doctor, fetch, graph, import, list, lock, log, runs, schema, shell,
-    show, size, test, version, why,
+    show, size, test, verify, version, why,
 };
 use crate::failure::Failure;
 use crate::ui::Ui;
@@ -94,6 +95,33 @@ impl GlobalArgs {
         }
     }
 
+    /// As words of a command line, for another process in the same directory.
+    pub fn words(&self) -> Vec<OsString> {
+        let mut words: Vec<OsString> = Vec::new();
+        let mut flag = |name: &str, value: &OsStr| words.extend([OsString::from(name), value.to_owned()]);
+        if let Some(dir) = &self.directory {
+            flag("-C", dir.as_os_str());
+        }
+        if let Some(file) = &self.file {
+            flag("-f", file.as_os_str());
+        }
+        if let Some(profile) = &self.profile {
+            flag("--profile", OsStr::new(profile));
+        }
+        for (name, value) in &self.set {
+            flag("--set", OsStr::new(&format!("{name}={value}")));
+        }
+        if let Some(when) = self.color.and_then(|when| when.to_possible_value()) {
+            flag("--color", OsStr::new(when.get_name()));
+        }
+        match self.verbosity() {
+            1 => words.push("-v".into()),
+            -1 => words.push("-q".into()),
+            _ => {}
+        }
+        words
+    }
+
     /// -1 quiet, 0, 1 verbose.
     pub fn verbosity(&self) -> i8 {
         i8::from(self.verbose > 0) - i8::from(self.quiet > 0)
@@ -157,6 +185,8 @@ pub enum Command {
     Boot(With<boot::BootArgs>),
     /// Run boot tests; results are cached like any other
     Test(With<test::TestArgs>),
+    /// Build targets twice, apart, in surroundings that differ, and compare what was made to the byte
+    Verify(With<verify::VerifyArgs>),
     /// Pin every source in mosbuild.lock, and print what changed
     Lock(With<lock::LockArgs>),
     /// Download all that mosbuild.lock names
@@ -189,6 +219,7 @@ impl Command {
             Command::Shell(c) => &c.global,
             Command::Boot(c) => &c.global,
             Command::Test(c) => &c.global,
+            Command::Verify(c) => &c.global,
             Command::Lock(c) => &c.global,
             Command::Fetch(c) => &c.global,
             Command::Clean(c) => &c.global,
@@ -214,6 +245,7 @@ impl Command {
             Command::Shell(c) => shell::run(ui, global, &c.args),
             Command::Boot(c) => boot::run(ui, global, words, &c.args),
             Command::Test(c) => test::run(ui, global, words, &c.args),
+            Command::Verify(c) => verify::run(ui, global, words, &c.args),
             Command::Lock(c) => lock::run(ui, global, words, &c.args),
             Command::Fetch(c) => fetch::run(ui, global, words, &c.args),
             Command::Clean(c) => clean::run(ui, global, &c.args),
@@ -259,7 +291,7 @@ mod tests {
 
     #[test]
     fn commands_and_flags_of_later_work_are_unknown() {
-        for name in "verify ls cat diff publish sbom cache trace init".split(' ') {
+        for name in "ls cat diff publish sbom cache trace init".split(' ') {
             let error = parse(&format!("mosbuild {name}")).unwrap_err();
             assert_eq!(error.kind(), clap::error::ErrorKind::InvalidSubcommand, "{name}");
             assert_eq!(error.exit_code(), 2);

@@ -18,6 +18,7 @@ mod sizes;
 mod standing;
 mod table;
 mod ui;
+mod verify;
 
 fn main() -> std::process::ExitCode {
     run::main(std::env::args_os())

@@ -142,7 +142,7 @@ impl Grounds {
             Some(out) => Some(std::path::absolute(out).map_err(|e| Failure::io(out, e))?),
             None => None,
         };
-        let site = Site { load, registry: Arc::new(mosbuild_rules::registry()), out };
+        let site = Site { load, registry: Arc::new(mosbuild_rules::registry()), out, state: None };
         let lock = match access {
             // Where there is no file there is no workspace, and nothing is to be left behind in the folder.
             Access::Write if !place.root.join(&place.file).exists() => {
@@ -163,6 +163,11 @@ impl Grounds {
 }
 
 impl Grounds {
+    /// Of a build in a store and with a state of its own, which nobody else uses.
+    pub fn apart(site: Site, store: Store, settings: Settings) -> Grounds {
+        Grounds { site, store, settings, _lock: None }
+    }
+
     /// The workspace, loaded. While a build has its index, run records tell what it remembers.
     pub fn workspace(&self) -> Result<Workspace, Failure> {
         let mut workspace = Workspace::open(&self.site)?;

@@ -46,6 +46,11 @@ impl Step {
         }
     }
 
+    /// Whether it brings in what mosbuild.lock, or the lock file of the source itself, names by digest.
+    pub fn is_locked_source(&self) -> bool {
+        self.pin.is_some() || self.waits()
+    }
+
     /// Whether it mostly waits for a network.
     pub fn waits(&self) -> bool {
         matches!(&self.work, Work::Builtin(b) if b.waits())

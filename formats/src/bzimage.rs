@@ -24,6 +24,26 @@ pub fn is(image: &[u8]) -> bool {
     image.get(0x202..0x206) == Some(MAGIC)
 }
 
+/// Length of the real-mode part: the boot sector and setup_sects sectors more, 0 meaning 4.
+pub fn setup_len(image: &[u8]) -> Option<usize> {
+    let sectors = match image.get(0x1f1)? {
+        0 => 4,
+        n => usize::from(*n),
+    };
+    is(image).then_some((sectors + 1) * 512)
+}
+
+/// Where the compressed kernel lies, with the four bytes of its length behind it (boot protocol 2.08: payload_offset, from
+/// the end of the real-mode part, and payload_length).
+pub fn payload(image: &[u8]) -> Option<std::ops::Range<usize>> {
+    let word = |at: usize| Some(u32::from_le_bytes(image.get(at..at + 4)?.try_into().ok()?));
+    let version = u16::from_le_bytes(image.get(0x206..0x208)?.try_into().ok()?);
+    let setup = setup_len(image).filter(|_| version >= 0x208)?;
+    let from = setup.checked_add(usize::try_from(word(0x248)?).ok()?)?;
+    let to = from.checked_add(usize::try_from(word(0x24c)?).ok()?)?;
+    (from < to && to <= image.len()).then_some(from..to)
+}
+
 /// The whole text: release, builder, build number and date.
 pub fn version(image: &[u8]) -> Result<&str, Error> {
     if !is(image) {
@@ -40,12 +60,8 @@ pub fn version(image: &[u8]) -> Result<&str, Error> {
     if pointer == 0 {
         return Err(Error::NoVersion);
     }
-    // The text is in the real-mode part: the boot sector and setup_sects sectors more, 0 meaning 4.
-    let sectors = match image.get(0x1f1) {
-        Some(0) | None => 4,
-        Some(n) => usize::from(*n),
-    };
-    let end = image.len().min((sectors + 1) * 512);
+    // The text is in the real-mode part.
+    let end = image.len().min(setup_len(image).unwrap_or(0));
     let text = image.get(pointer + 0x200..end).ok_or(Error::OutOfBounds)?;
     let nul = text.iter().take(TEXT_MAX).position(|b| *b == 0).ok_or(Error::OutOfBounds)?;
     if nul == 0 {

@@ -325,6 +325,34 @@ pub fn too_large(error: &io::Error) -> bool {
         .is_some_and(|e| matches!(e, Error::TooLarge { .. }))
 }
 
+/// What the first stream, member or frame in `data` expands to, at most `limit` bytes; what lies behind it is not looked
+/// at. What was expanded before damage is given, too.
+pub fn decompress_first(data: &[u8], limit: u64) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut read = |from: &mut dyn Read| {
+        // What was read before an error stays.
+        let _ = from.take(limit).read_to_end(&mut out);
+    };
+    match Format::detect(data) {
+        Format::None => read(&mut &data[..]),
+        Format::Gzip => read(&mut flate2::bufread::GzDecoder::new(data)),
+        Format::Xz => {
+            if let Ok(stream) = Stream::new_stream_decoder(XZ_MEMORY, 0) {
+                read(&mut liblzma::bufread::XzDecoder::new_stream(data, stream));
+            }
+        }
+        Format::Zstd => {
+            if let Ok(decoder) = zstd::stream::read::Decoder::with_buffer(data) {
+                let mut decoder = decoder.single_frame();
+                if decoder.window_log_max(ZSTD_WINDOW_LOG).is_ok() {
+                    read(&mut decoder);
+                }
+            }
+        }
+    }
+    out
+}
+
 /// Expands `data` in memory, told by magic; plain data is copied. More than `limit` bytes are an error.
 pub fn decompress(data: &[u8], limit: u64) -> Result<Vec<u8>, Error> {
     let mut out = Vec::new();

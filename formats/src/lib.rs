@@ -1,4 +1,4 @@
-//! Codecs over bytes: Alpine packages, cpio, compression, ELF, what git prints, kernel modules and their indexes, kernel
+//! Codecs over bytes: Alpine packages, cpio, compression, where two files differ, ELF, what git prints, kernel modules and their indexes, kernel
 //! configuration and images, patches, tarballs, zip archives, the list of linux-firmware.
 //! Knows no file system beyond `Read` and `Write`, no cache, no build graph and no terminal.
 //! Every parser takes hostile input: it returns an error or a bounded value, and never panics.
@@ -10,6 +10,7 @@ pub mod bzimage;
 pub mod closure;
 pub mod compress;
 pub mod depmod;
+pub mod difference;
 pub mod elf;
 pub mod git;
 pub mod kbuild;

@@ -8,6 +8,7 @@ use mosbuild_formats::compress::Format;
 use mosbuild_formats::kconfig::Config;
 
 use crate::arch::Arch;
+use crate::reproducible;
 
 /// A symbol and what the image needs it for.
 struct Need {
@@ -29,7 +30,7 @@ impl Builtin for Preflight {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn outputs(&self) -> Vec<(String, OutKind)> {
@@ -49,6 +50,11 @@ impl Builtin for Preflight {
         let mut made = Made::default();
         for need in advised(arch, efi).into_iter().filter(|n| !config.enabled(n.symbol)) {
             let note = format!("warning: CONFIG_{} is not set: {}", need.symbol, need.why);
+            (cx.log)(&note);
+            made.notes.push(note);
+        }
+        for doubt in reproducible::doubts(&config) {
+            let note = doubt.warning();
             (cx.log)(&note);
             made.notes.push(note);
         }

@@ -104,6 +104,16 @@ fn forced_in_vain(ui: &Ui, grounds: &Grounds, options: &BuildOptions) -> Result<
 }
 
 impl RunArgs {
+    /// Of a build that is compared: by the lock as it is.
+    pub fn apart(jobs: Option<u16>, offline: bool, store: StoreArgs) -> RunArgs {
+        RunArgs { jobs, offline, store, locked: true, ..RunArgs::default() }
+    }
+
+    /// Writes events to this file.
+    pub fn record_events(&mut self, to: PathBuf) {
+        self.events = Some(to);
+    }
+
     /// As the engine wants them.
     pub fn options(
         &self,
@@ -121,6 +131,7 @@ impl RunArgs {
             offline: self.offline,
             no_cache: self.no_cache,
             goal: Goal::Build,
+            apart: None,
             update: Update::Keep,
             mirrors: grounds.settings.mirrors.clone(),
             args: words,

@@ -1,5 +1,5 @@
 //! The commands, one file each: its arguments, whose doc comments are its help, then what it does.
-//! No command calls another, but `test` and `boot` build as `build` does.
+//! No command calls another, but `test`, `boot` and `verify` build as `build` does.
 
 pub mod boot;
 pub mod build;
@@ -18,5 +18,6 @@ pub mod shell;
 pub mod show;
 pub mod size;
 pub mod test;
+pub mod verify;
 pub mod version;
 pub mod why;

@@ -15,6 +15,7 @@ use super::place;
 use super::verdict::Note;
 use super::worker::{self, Attempt, Before, Job, Purpose};
 use super::{BuildError, BuildOptions, Goal, Prepared, Report, Resolved, Workspace};
+use crate::action::Step;
 use crate::events::{EVENTS_SCHEMA, Event, Sink};
 use crate::lockfile::Pin;
 use crate::plan::StepIx;
@@ -127,7 +128,7 @@ pub(super) fn run(
         if options.goal == Goal::Fetch && !driver.interrupted && !driver.stopping() && driver.fetch_lost() {
             continue;
         }
-        if driver.interrupted || driver.stopping() || options.goal != Goal::Build {
+        if driver.interrupted || driver.stopping() || options.goal != Goal::Build || options.apart.is_some() {
             break;
         }
         match driver.place() {
@@ -147,6 +148,7 @@ pub(super) fn run(
     if driver.stopping()
         && !driver.interrupted
         && options.goal == Goal::Build
+        && options.apart.is_none()
         && let Ok(done) = driver.place()
     {
         placed = done;
@@ -181,6 +183,9 @@ impl<'a> Driver<'a> {
             let own = workspace.memory.expected(name, &node.step.name).unwrap_or(10_000);
             let below = node.feeds.iter().map(|f| priority[*f as usize]).max().unwrap_or(0);
             priority[ix] = own + below;
+        }
+        if options.apart.as_ref().is_some_and(|apart| apart.backwards) {
+            priority.iter_mut().for_each(|p| *p = u64::MAX - *p);
         }
         let forced = graph
             .steps
@@ -327,7 +332,10 @@ impl<'a> Driver<'a> {
         } else {
             let found = match remembered.filter(|r| fits(r)) {
                 Some(result) => Some(result),
-                None => self.store.get_result(&key)?.filter(fits).map(Arc::new),
+                None => match self.store.get_result(&key)?.filter(fits) {
+                    None => self.lent(&node.step, &key)?.filter(fits).map(Arc::new),
+                    Some(result) => Some(Arc::new(result)),
+                },
             };
             if let Some(result) = found {
                 self.sink.event(&Event::StepHit {
@@ -348,6 +356,16 @@ impl<'a> Driver<'a> {
         self.notes[ix as usize].reason = miss;
         self.make_ready(ix, inputs);
         Ok(())
+    }
+
+    /// In a build apart: what the stores below have of a source that the lock pins, or of a known key.
+    fn lent(&self, step: &Step, key: &Digest) -> Result<Option<ActionResult>, BuildError> {
+        match &self.options.apart {
+            Some(apart) if step.is_locked_source() || apart.known.contains(key) => {
+                Ok(self.store.lent_result(key)?)
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Puts a step with known inputs into its queue.

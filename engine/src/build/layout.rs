@@ -216,7 +216,7 @@ fn lay_work(store: &Store, scratch: &mut Scratch, resolved: &Resolved, work: &Pa
                 place_source(scratch, path, &work.join(name), *digest, *executable)
             }
             Source::Tree { root, tree, .. } => {
-                for entry in tree.iter() {
+                for entry in store.layout_order(tree) {
                     let to = work.join(entry.path.as_path());
                     match &entry.node {
                         Node::Dir => scratch.dir(&to)?,

@@ -17,7 +17,7 @@ mod rewind;
 mod verdict;
 mod worker;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -64,6 +64,8 @@ pub struct BuildOptions {
     pub no_cache: bool,
     /// What the run is for.
     pub goal: Goal,
+    /// Set where the run is one of several that are compared.
+    pub apart: Option<Apart>,
     /// Pins to be found anew.
     pub update: Update,
     /// Tried before the workspace's own mirrors: the user's.
@@ -72,6 +74,16 @@ pub struct BuildOptions {
     pub args: Vec<String>,
     /// Profile, for the run record.
     pub profile: Option<String>,
+}
+
+/// A build that is made to be compared with another one: in a store above the usual one, with nothing placed. Sources
+/// that the lock pins are taken from the stores below, and everything else is made.
+#[derive(Clone, Debug, Default)]
+pub struct Apart {
+    /// Keys whose results are taken from the stores below as well.
+    pub known: BTreeSet<Digest>,
+    /// Ready steps start in the opposite order.
+    pub backwards: bool,
 }
 
 /// How a build ended.

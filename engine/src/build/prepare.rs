@@ -30,6 +30,8 @@ pub struct Site {
     pub registry: Arc<Registry>,
     /// `--out`.
     pub out: Option<PathBuf>,
+    /// Where the state is, if not in `.mosbuild`.
+    pub state: Option<PathBuf>,
 }
 
 impl Site {
@@ -38,7 +40,7 @@ impl Site {
         let root = self.load.root.clone();
         Dirs {
             dist: self.out.clone().unwrap_or_else(|| root.join("dist")),
-            state: root.join(".mosbuild"),
+            state: self.state.clone().unwrap_or_else(|| root.join(".mosbuild")),
             root,
         }
     }

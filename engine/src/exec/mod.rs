@@ -5,6 +5,7 @@
 mod cancel;
 mod child;
 mod command;
+pub mod elsewhere;
 mod error;
 mod filter;
 mod helper;

@@ -3,6 +3,7 @@
 
 use mosbuild_cache::{Digest, Node, Tree};
 use mosbuild_engine::action::{Builtin, BuiltinCx, Made, OutKind, StepError};
+use mosbuild_formats::difference::is_time;
 
 use crate::elf::{self, Elf};
 
@@ -156,26 +157,10 @@ fn reason(section: Option<&str>, texts: Option<&(String, String)>) -> &'static s
     }
 }
 
-/// Whether a text has a time of day, a date, or seconds since 1970 in it.
-fn is_time(text: &str) -> bool {
-    let pattern: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
-    ["00:00", "0000-00", "0000/00", "000000000"].iter().any(|form| pattern.contains(form))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::elf::tests::made;
-
-    #[test]
-    fn times_are_told_from_other_numbers() {
-        for time in ["at 12:30:01", "2025-11-29", "built 1764423801.55", "Nov 29 2025 10:11:12"] {
-            assert!(is_time(time), "{time}");
-        }
-        for other in ["name78name154", "v1.2.3", "0x12ab:7", "", "tmp-1234"] {
-            assert!(!is_time(other), "{other}");
-        }
-    }
 
     fn told(one: &[u8], two: &[u8]) -> (String, String) {
         let error = difference("app", one, two);

@@ -375,6 +375,12 @@ mod tests {
                 let checked = std::process::Command::new("sh").args(["-n", "-c", &script]).output().unwrap();
                 assert!(checked.status.success(), "{}\n{script}", String::from_utf8_lossy(&checked.stderr));
                 assert!(command.tools.contains(&"xz".to_owned()) && command.jobserver);
+                // What would else be the builder's, the clock's or the counter's.
+                for knob in ["TIMESTAMP", "USER", "HOST", "VERSION"] {
+                    assert!(command.env.contains_key(&format!("KBUILD_BUILD_{knob}")), "{knob}");
+                }
+                assert!(command.env.contains_key("KCONFIG_NOTIMESTAMP"));
+                assert!(script.contains(" LOCALVERSION= "), "{script}");
                 // The host's own compiler is needed in any case, a cross compiler only for another architecture.
                 let cross = format!("{}-gcc", arch.gnu);
                 assert!(command.tools.contains(&"gcc".to_owned()));
