@@ -89,15 +89,18 @@ fn the_compile_waits_for_the_preflight_and_the_relink_reads_its_objects() {
     assert_eq!(names(&node("kernel:preflight").needs), ["linux:check"]);
     assert_eq!(names(&node("kernel:relink").gated_by), ["kernel:preflight", "kernel:programs"]);
     assert_eq!(names(&node("kernel:programs").needs), ["root:install"]);
-    assert_eq!(
-        names(&node("kernel:relink").needs),
-        ["initramfs:pack", "linux:check", "linux:settle"]
-    );
+    assert_eq!(names(&node("kernel:relink").needs), ["initramfs:pack", "linux:check", "linux:settle"]);
     assert_eq!(names(&node("linux:rehearse").needs), ["linux:compile", "linux:parts"]);
-    assert_eq!(names(&node("by-make:relink").needs), ["initramfs:pack", "linux:check", "linux:compile", "linux:unpack"]);
+    assert_eq!(
+        names(&node("by-make:relink").needs),
+        ["initramfs:pack", "linux:check", "linux:compile", "linux:unpack"]
+    );
     // A slot is linked without the archive.
     assert_eq!(names(&node("slot:link").needs), ["linux:check", "linux:settle"]);
-    assert_eq!(names(&node("slot:relink").needs), ["initramfs:pack", "linux:check", "linux:settle", "slot:link"]);
+    assert_eq!(
+        names(&node("slot:relink").needs),
+        ["initramfs:pack", "linux:check", "linux:settle", "slot:link"]
+    );
     assert_eq!(node("kernel:preflight").step.params["compress"], "zstd");
     assert_eq!(node("kernel:preflight").step.params["config-file"], "b.fragment");
     assert_eq!(names(&node("modules:select").needs), ["linux:compile"]);
