@@ -202,7 +202,7 @@ fn wrong_fields_are_refused() {
             "from: \"linux:modules\"",
             "from: linux",
             "`linux` is a file",
-            "the trees of `linux` are `modules`, `objects` and `source`",
+            "the trees of `linux` are `modules`, `objects`, `source`, `relink_objects` and `relink_source`",
         ),
         ("root: root,", "root: linux,", "`linux` is a file", "a tree is wanted here"),
         ("kernel: kernel,", "kernel: root,", "`root` is a tree", "a file is wanted here"),
