@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    boot, build, clean, completions, doctor, fetch, graph, import, list, lock, log, runs, schema, shell,
-    show, size, test, version, why,
+    boot, build, cat, clean, completions, diff, doctor, fetch, graph, import, list, lock, log, ls, runs,
+    schema, shell, show, size, test, version, why,
 };
 use crate::failure::Failure;
 use crate::ui::Ui;
@@ -145,6 +145,12 @@ pub enum Command {
     Show(With<show::ShowArgs>),
     /// Say what is in an image, by layer, package and file, before and after compression
     Size(With<size::SizeArgs>),
+    /// List the entries of an output, an archive, or the initramfs in an image
+    Ls(With<ls::LsArgs>),
+    /// Print one file of an output, an archive or an image
+    Cat(With<cat::CatArgs>),
+    /// Compare two outputs, files or runs by entry, each difference with its cause
+    Diff(With<diff::DiffArgs>),
     /// Show the graph of targets, coloured by state
     Graph(With<graph::GraphArgs>),
     /// Print the output of a target's last run
@@ -183,6 +189,9 @@ impl Command {
             Command::List(c) => &c.global,
             Command::Show(c) => &c.global,
             Command::Size(c) => &c.global,
+            Command::Ls(c) => &c.global,
+            Command::Cat(c) => &c.global,
+            Command::Diff(c) => &c.global,
             Command::Graph(c) => &c.global,
             Command::Log(c) => &c.global,
             Command::Runs(c) => &c.global,
@@ -208,6 +217,9 @@ impl Command {
             Command::List(c) => list::run(ui, global, &c.args),
             Command::Show(c) => show::run(ui, global, &c.args),
             Command::Size(c) => size::run(ui, global, &c.args),
+            Command::Ls(c) => ls::run(ui, global, &c.args),
+            Command::Cat(c) => cat::run(ui, global, &c.args),
+            Command::Diff(c) => diff::run(ui, global, &c.args),
             Command::Graph(c) => graph::run(ui, global, &c.args),
             Command::Log(c) => log::run(ui, global, &c.args),
             Command::Runs(c) => runs::run(ui, global, &c.args),
@@ -259,7 +271,7 @@ mod tests {
 
     #[test]
     fn commands_and_flags_of_later_work_are_unknown() {
-        for name in "verify ls cat diff publish sbom cache trace init".split(' ') {
+        for name in "verify publish sbom cache trace init".split(' ') {
             let error = parse(&format!("mosbuild {name}")).unwrap_err();
             assert_eq!(error.kind(), clap::error::ErrorKind::InvalidSubcommand, "{name}");
             assert_eq!(error.exit_code(), 2);

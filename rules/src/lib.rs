@@ -15,6 +15,7 @@ mod env;
 mod files;
 mod firmware;
 mod group;
+pub mod inspect;
 mod kernel;
 mod linux;
 pub mod memory;
