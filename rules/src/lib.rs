@@ -29,6 +29,7 @@ mod preflight;
 mod programs;
 mod release;
 mod rootfs;
+pub mod sbom;
 pub mod shares;
 mod size;
 mod source;

@@ -16,6 +16,7 @@ pub mod lock;
 pub mod log;
 pub mod ls;
 pub mod runs;
+pub mod sbom;
 pub mod schema;
 pub mod shell;
 pub mod show;
