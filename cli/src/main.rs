@@ -7,6 +7,7 @@ mod commands;
 mod failure;
 mod format;
 mod import;
+mod inspect;
 mod interrupt;
 mod lock_diff;
 mod mirrors;

@@ -1,7 +1,10 @@
-//! Which release a kernel image is of: x86 bzImage, arm64 Image, or EFI zboot with either's like inside.
-//! Knows headers and the kernel's banner; does not know how images are made or started.
+//! Which release a kernel image is of, and the expanded kernel in it: x86 bzImage, arm64 Image, or EFI zboot with either's
+//! like inside. Knows headers and the kernel's banner; does not know how images are made or started.
 
-use crate::{bzimage, zboot};
+use std::borrow::Cow;
+
+use crate::expand::{self, Packing};
+use crate::{bzimage, compress, zboot};
 
 /// Start of the banner, the text that `dmesg` begins with (init/version-timestamp.c of the kernel).
 const BANNER: &[u8] = b"Linux version ";
@@ -20,6 +23,12 @@ pub enum Error {
     /// The image inside cannot be had.
     #[error(transparent)]
     Zboot(#[from] zboot::Error),
+    /// The compressed kernel is damaged or too large.
+    #[error("the compressed kernel: {0}")]
+    Payload(#[from] compress::Error),
+    /// The compressed kernel is of no known format.
+    #[error("the kernel in the image is compressed in a way that is not known here")]
+    Packing,
     /// No banner in the image.
     #[error("kernel image has no version text")]
     NoVersion,
@@ -56,6 +65,26 @@ pub fn release(image: &[u8]) -> Result<String, Error> {
         Some(Kind::BzImage) => Ok(bzimage::release(image)?.to_owned()),
         Some(Kind::Arm64Image) => banner(image).ok_or(Error::NoVersion),
         Some(Kind::Zboot) => banner(&zboot::unpack(image)?).ok_or(Error::NoVersion),
+        None => Err(Error::Unknown),
+    }
+}
+
+/// The expanded kernel, and how it was compressed: vmlinux of a bzImage, Image of arm64.
+pub fn expanded(image: &[u8]) -> Result<(Cow<'_, [u8]>, Option<Packing>), Error> {
+    match kind(image) {
+        Some(Kind::BzImage) => {
+            let payload = bzimage::payload(image)?;
+            let packing = Packing::detect(payload).ok_or(Error::Packing)?;
+            let (kernel, _) = expand::stream(payload, packing, zboot::IMAGE_MAX)?;
+            Ok((Cow::Owned(kernel), Some(packing)))
+        }
+        Some(Kind::Arm64Image) => Ok((Cow::Borrowed(image), None)),
+        Some(Kind::Zboot) => {
+            let payload = zboot::payload(image)?;
+            let packing = Packing::detect(payload).ok_or(Error::Packing)?;
+            let (kernel, _) = expand::stream(payload, packing, zboot::IMAGE_MAX)?;
+            Ok((Cow::Owned(kernel), Some(packing)))
+        }
         None => Err(Error::Unknown),
     }
 }

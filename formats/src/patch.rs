@@ -394,3 +394,13 @@ fn clean(path: &[u8], whole: &[u8]) -> Result<Vec<u8>, Error> {
         Err(why) => Err(Error::Path { path: shown(), why }),
     }
 }
+
+/// The difference of two texts in the unified form, without the lines that name the files; empty if they are equal.
+pub fn unified(old: &str, new: &str) -> String {
+    if old == new {
+        return String::new();
+    }
+    let patch = diffy::create_patch(old, new).to_string();
+    // Behind `--- original` and `+++ modified`.
+    patch.splitn(3, '\n').nth(2).unwrap_or_default().to_owned()
+}

@@ -33,14 +33,22 @@ pub fn is(image: &[u8]) -> bool {
     image.starts_with(b"MZ") && image.get(4..8) == Some(b"zimg")
 }
 
-/// The image inside, with the zeros for its BSS behind it.
-pub fn unpack(image: &[u8]) -> Result<Vec<u8>, Error> {
-    let header = image.get(..HEADER_LEN).filter(|_| is(image)).ok_or(Error::NoHeader)?;
+fn header(image: &[u8]) -> Result<&[u8], Error> {
+    image.get(..HEADER_LEN).filter(|_| is(image)).ok_or(Error::NoHeader)
+}
+
+/// The compressed image, without the length that kbuild appends to other formats than gzip.
+pub fn payload(image: &[u8]) -> Result<&[u8], Error> {
+    let header = header(image)?;
     let word = |at: usize| header[at..at + 4].iter().rev().fold(0, |sum, b| sum << 8 | usize::from(*b));
-    // Without the length that kbuild appends to other formats than gzip.
     let (offset, size) = (word(8), word(12));
     let payload = offset.checked_add(size).and_then(|end| image.get(offset..end));
-    let payload = payload.filter(|p| !p.is_empty()).ok_or(Error::OutOfBounds)?;
+    payload.filter(|p| !p.is_empty()).ok_or(Error::OutOfBounds)
+}
+
+/// The image inside, with the zeros for its BSS behind it.
+pub fn unpack(image: &[u8]) -> Result<Vec<u8>, Error> {
+    let (payload, header) = (payload(image)?, header(image)?);
     let name = header[24..].split(|b| *b == 0).next().unwrap_or_default();
     match Format::detect(payload) {
         Format::None => Err(Error::Compression(String::from_utf8_lossy(name).into_owned())),

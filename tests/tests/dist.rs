@@ -268,3 +268,94 @@ fn gnu_cpio_reads_our_archives_and_jobs_do_not_change_their_bytes() {
         assert!(output.status.success() && output.stdout == plain, "{file}");
     }
 }
+
+/// ssh-keygen's judgement of a signature over dist/SHA256SUMS.
+fn verified(space: &Space, signature: &str) -> bool {
+    let verify = Command::new("ssh-keygen")
+        .args(["-Y", "verify", "-n", "file", "-I", "release@example.org"])
+        .arg("-f")
+        .arg(space.base().join("signers"))
+        .arg("-s")
+        .arg(space.path(signature))
+        .stdin(std::fs::File::open(space.path("dist/SHA256SUMS")).unwrap())
+        .output()
+        .unwrap();
+    verify.status.success()
+}
+
+#[test]
+fn sums_are_signed_by_a_key_of_ssh() {
+    need("ssh-keygen", "openssh-client");
+    let space = Space::new(&format!("{TWO}dist: {{ one: a, two: b }}\n"));
+    let key = space.base().join("key");
+    let made = Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-C", "c", "-f"])
+        .arg(&key)
+        .status();
+    assert!(made.unwrap().success());
+    let public = std::fs::read_to_string(key.with_extension("pub")).unwrap();
+    std::fs::write(space.base().join("signers"), format!("release@example.org {public}")).unwrap();
+    let key = key.to_str().unwrap();
+
+    let missing = space.build(&["a", "--sign", "nowhere"]);
+    assert_eq!(missing.code, Some(2), "{missing}");
+    missing.says("--sign nowhere: ").says("ssh-keygen -t ed25519");
+    assert!(!space.has("dist"), "nothing was run");
+
+    let output = space.builds(&["a", "--sign", key]);
+    assert_eq!(output.named("placed", "path"), ["dist/SHA256SUMS.sig", "dist/one"]);
+    sums_are_right(&space, "dist", &["one"]);
+    assert!(verified(&space, "dist/SHA256SUMS.sig"));
+    // Nothing changed: the same signature, and it stays without the key.
+    let signature = space.bytes("dist/SHA256SUMS.sig");
+    assert!(space.builds(&["a", "--sign", key]).named("placed", "path").is_empty());
+    space.builds(&["a"]);
+    assert_eq!(space.bytes("dist/SHA256SUMS.sig"), signature);
+    // What it is none of any more has none.
+    space.builds(&["b"]);
+    sums_are_right(&space, "dist", &["one", "two"]);
+    assert!(!space.has("dist/SHA256SUMS.sig"));
+    space.write("dist/SHA256SUMS.sig", &signature);
+    assert!(!verified(&space, "dist/SHA256SUMS.sig"), "of other sums");
+    // That one was not written by mosbuild, and is left alone until it is to write one itself.
+    space.edit_yaml("two: b", "zwei: b");
+    space.builds(&["b"]);
+    assert_eq!(space.bytes("dist/SHA256SUMS.sig"), signature);
+    let mut space = space;
+    space.env("MOSBUILD_SIGN_KEY", key);
+    space.builds(&[]);
+    assert!(verified(&space, "dist/SHA256SUMS.sig"));
+    // A file that is no key cannot sign: the build has failed, and no old signature stands for the new sums.
+    space.write("no-key", "text");
+    space.chmod("no-key", 0o600);
+    space.edit_yaml("zwei: b", "two: b");
+    let output = space.build(&["--sign", "no-key", "b"]);
+    assert_eq!(output.code, Some(1), "{output}");
+    output.says("SHA256SUMS could not be signed: ");
+    assert!(!space.has("dist/SHA256SUMS.sig"));
+    space.builds(&["b"]);
+    assert_eq!(space.run(&["clean"]).code, Some(0));
+    assert!(!space.has("dist"), "the signature went with what it was of");
+
+    // The key is nowhere: neither its bytes nor its place.
+    let secret = std::fs::read_to_string(key).unwrap();
+    let secret = secret.lines().nth(2).unwrap();
+    for path in mosbuild_tests::archive::files_below(&space.base()) {
+        if path.parent() == Some(&space.base()) {
+            continue;
+        }
+        let bytes = std::fs::read(&path).unwrap();
+        let has = |text: &str| bytes.windows(text.len()).any(|w| w == text.as_bytes());
+        assert!(!has(secret), "{}", path.display());
+    }
+}
+
+#[test]
+fn the_names_of_sums_and_signature_are_mosbuilds_own() {
+    for name in ["SHA256SUMS", "SHA256SUMS.sig"] {
+        let space = Space::new(&format!("{TWO}dist: {{ {name}: a }}\n"));
+        let output = space.build(&["a"]);
+        assert_eq!(output.code, Some(2), "{output}");
+        output.says("mosbuild writes this file itself");
+    }
+}

@@ -35,6 +35,9 @@ pub struct BuildArgs {
     /// Put results here instead of dist/
     #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     out: Option<PathBuf>,
+    /// Sign SHA256SUMS with this key of ssh: a private one, or the public one of a key in your agent
+    #[arg(long, value_name = "KEY", env = "MOSBUILD_SIGN_KEY", value_hint = clap::ValueHint::FilePath)]
+    sign: Option<PathBuf>,
 }
 
 /// Arguments of every command that builds.
@@ -68,6 +71,7 @@ pub fn run(ui: &Ui, global: &GlobalArgs, words: Vec<String>, args: &BuildArgs) -
     let grounds = Grounds::open(ui, global, &args.run.store, args.out.as_deref(), access)?;
     let mut options = args.run.options(&grounds, global, words, args.targets.clone());
     options.force.clone_from(&args.force);
+    options.sign = args.sign.clone().filter(|key| !key.as_os_str().is_empty());
     forced_in_vain(ui, &grounds, &options)?;
     if !args.dry_run {
         return Ok(execute(ui, &grounds, &options, &args.run)?.head.exit);
@@ -136,6 +140,7 @@ impl RunArgs {
             mirrors: grounds.settings.mirrors.clone(),
             args: words,
             profile: global.profile.clone(),
+            sign: None,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
 use clap::Args;
+use mosbuild_engine::build::sign;
 use sha2::Digest;
 
 use crate::args::GlobalArgs;
@@ -40,7 +41,13 @@ pub fn run(ui: &Ui, global: &GlobalArgs, args: &CleanArgs) -> Result<u8, Failure
     let state = place.state();
     // Without state nothing was ever built here, and no lock need be made to say so.
     let held = if state.is_dir() { Some(lock(ui, &place)?) } else { None };
-    let removed = dist(&place.root.join("dist"))?;
+    let folder = place.root.join("dist");
+    // Before the list goes, and with it the folder.
+    if sign::ours(&state, &folder) {
+        let _ = std::fs::remove_file(folder.join(sign::SIGNATURE));
+        let _ = std::fs::remove_file(state.join(sign::RECORD));
+    }
+    let removed = dist(&folder)?;
     for path in &removed.kept {
         ui.warn(&format!("{} was changed since it was placed; it is left alone", path.display()));
     }

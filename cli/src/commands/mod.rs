@@ -3,8 +3,10 @@
 
 pub mod boot;
 pub mod build;
+pub mod cat;
 pub mod clean;
 pub mod completions;
+pub mod diff;
 pub mod doctor;
 pub mod fetch;
 pub mod graph;
@@ -12,7 +14,9 @@ pub mod import;
 pub mod list;
 pub mod lock;
 pub mod log;
+pub mod ls;
 pub mod runs;
+pub mod sbom;
 pub mod schema;
 pub mod shell;
 pub mod show;

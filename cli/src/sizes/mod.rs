@@ -88,6 +88,11 @@ impl Route {
     pub fn root(&self) -> &str {
         &self.root.0
     }
+
+    /// The tree's output.
+    pub fn output(&self) -> &str {
+        &self.root.1
+    }
 }
 
 /// A tree at some point of its way.

@@ -14,6 +14,7 @@ pub mod overrides;
 mod place;
 mod prepare;
 mod rewind;
+pub mod sign;
 mod verdict;
 mod worker;
 
@@ -74,6 +75,8 @@ pub struct BuildOptions {
     pub args: Vec<String>,
     /// Profile, for the run record.
     pub profile: Option<String>,
+    /// The key that SHA256SUMS is signed with; in no record.
+    pub sign: Option<PathBuf>,
 }
 
 /// A build that is made to be compared with another one: in a store above the usual one, with nothing placed. Sources
@@ -211,8 +214,13 @@ pub fn build(
     if options.locked && !site.load.overrides.is_empty() {
         overrides::refuse_locked(&site.load()?, true)?;
     }
-    if let Some(report) = fresh::unchanged(site, store, options, &*sink, started) {
-        return Ok(report);
+    match &options.sign {
+        Some(key) => sign::check(key)?,
+        None => {
+            if let Some(report) = fresh::unchanged(site, store, options, &*sink, started) {
+                return Ok(report);
+            }
+        }
     }
     let mut workspace = Workspace::open(site)?;
     workspace.memory.recall(&crate::run_record::Runs::of(&workspace.dirs.state), store);

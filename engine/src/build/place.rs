@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
 use super::driver::{Driver, State};
-use super::{Prepared, Workspace};
+use super::{Prepared, Workspace, sign};
 use crate::framed;
 use crate::plan::{Dirs, StepIx};
 
@@ -34,6 +34,8 @@ pub(super) enum PlaceError {
     Io(PathBuf, std::io::Error),
     /// A name that cannot be made of facts.
     Name(String),
+    /// No signature.
+    Sign(String),
 }
 
 impl fmt::Display for PlaceError {
@@ -43,7 +45,7 @@ impl fmt::Display for PlaceError {
                 write!(f, "blob {} of output {output} is lost again right after it was built", digest.short())
             }
             PlaceError::Io(path, e) => write!(f, "{}: {e}", path.display()),
-            PlaceError::Name(text) => f.write_str(text),
+            PlaceError::Name(text) | PlaceError::Sign(text) => f.write_str(text),
         }
     }
 }
@@ -72,7 +74,7 @@ impl Driver<'_> {
             }
         };
         let Workspace { dirs, stat_cache, .. } = &mut *self.workspace;
-        place(&prepared, dirs, self.store, stat_cache, &facts, &output)
+        place(&prepared, dirs, self.store, stat_cache, (&facts, &output), self.options.sign.as_deref())
     }
 }
 
@@ -99,8 +101,8 @@ pub(super) fn place(
     dirs: &Dirs,
     store: &Store,
     stat_cache: &mut StatCache,
-    facts: &Facts<'_>,
-    output: &Outputs<'_>,
+    (facts, output): (&Facts<'_>, &Outputs<'_>),
+    key: Option<&Path>,
 ) -> Result<Placed, PlaceError> {
     let io = |path: &Path| {
         let path = path.to_owned();
@@ -194,10 +196,16 @@ pub(super) fn place(
     let sums_path = dirs.dist.join(SUMS);
     if std::fs::read(&sums_path).ok().as_deref() != Some(sums.as_bytes()) {
         std::fs::create_dir_all(&dirs.dist).map_err(io(&dirs.dist))?;
+        sign::remove(dirs);
         framed::write(&sums_path, sums.as_bytes()).map_err(io(&sums_path))?;
     }
     std::fs::create_dir_all(&dirs.state).map_err(io(&dirs.state))?;
     framed::write(&manifest_path, &framed::encode(b"mdst", 1, &after)).map_err(io(&manifest_path))?;
+    if let Some(key) = key
+        && let Some(size) = sign::place(dirs, key).map_err(PlaceError::Sign)?
+    {
+        placed.new.push((shown(dirs, &dirs.dist.join(sign::SIGNATURE)), size));
+    }
     Ok(placed)
 }
 

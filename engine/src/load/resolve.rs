@@ -17,7 +17,7 @@ use super::yaml::{Key, Node};
 use super::{DistEntry, ResolvedRef};
 
 /// Written beside what dist names.
-const SUMS: &str = "SHA256SUMS";
+const SUMS: [&str; 2] = ["SHA256SUMS", "SHA256SUMS.sig"];
 
 /// The targets of the file, with what is known of each.
 pub struct Names<'a> {
@@ -147,7 +147,9 @@ impl<'a> Names<'a> {
         for (key, node) in entries {
             let what = "a path in `dist`";
             let checked = out_path(&key.text, what).and_then(|()| match key.text.as_str() {
-                SUMS => Err(not_a_path(SUMS, what, "mosbuild writes this file itself")),
+                text if SUMS.contains(&text) => {
+                    Err(not_a_path(text, what, "mosbuild writes this file itself"))
+                }
                 text if text.ends_with('/') => {
                     Err(not_a_path(text, what, "it is a file's: a tree is placed as one .tar"))
                 }

@@ -16,7 +16,7 @@ pub use answer::{CutOff, Decision, Explanation, Hop, Overridden, RootCause, SCHE
 pub use diff::{Cause, Gate};
 pub use group::members;
 pub use places::path_of;
-pub use text::render;
+pub use text::{cause_line, render};
 
 use places::Places;
 
@@ -136,6 +136,17 @@ impl<'a> Explainer<'a> {
                 answer
             }
         }
+    }
+
+    /// Explains the target in this run, if it had the target.
+    pub fn explain_in(&self, target: &str, run: &str) -> Option<Explanation> {
+        let targets = members(self.loaded, target);
+        let head = self.runs.head(run)?;
+        if !targets.iter().all(|target| head.targets.iter().any(|had| had == target)) {
+            return None;
+        }
+        let steps = self.runs.steps(&head)?;
+        Some(self.explain_run(target, &targets, &head, &steps, false))
     }
 
     /// Explains what a build would do now.

@@ -58,6 +58,11 @@ pub fn render(answer: &Explanation, all: bool) -> String {
     out
 }
 
+/// One cause in one line; `file` is what its line of the definition is of.
+pub fn cause_line(cause: &Cause, file: &str) -> String {
+    sentence(&[cause], file)
+}
+
 /// A chain in one line; the middle of a long one is counted.
 fn way(chain: &[Hop], all: bool) -> String {
     let hop = |h: &Hop| format!("{}:{} ({})", h.target, h.step, h.how);

@@ -3,7 +3,7 @@
 
 use super::{Difference, Place, UNPACKED_MAX, bytes, open};
 use crate::compress::{self, Format};
-use crate::{bzimage, zboot};
+use crate::{bzimage, kernel_image, zboot};
 
 /// Archives tried as the one that holds a difference.
 const CANDIDATES: usize = 64;
@@ -18,15 +18,15 @@ pub(super) fn compare(first: &[u8], second: &[u8], depth: usize) -> Option<Diffe
         let part = Place::Part { name: "the compressed image", offset: 0 };
         return (a != b).then(|| open(&a, &b, depth).within(part));
     }
-    let (x, y) = (bzimage::payload(first)?, bzimage::payload(second)?);
+    let x = bzimage::payload_range(first).ok()?;
     // What is in the kernel moves sizes and addresses of what is around it, so it is the cause.
-    if let (Some(a), Some(b)) = (unpack(&first[x.clone()]), unpack(&second[y.clone()]))
+    if let (Ok((a, _)), Ok((b, _))) = (kernel_image::expanded(first), kernel_image::expanded(second))
         && a != b
     {
         let part = Place::Part { name: "the compressed kernel", offset: x.start as u64 };
         return Some(open(&a, &b, depth).within(part));
     }
-    let setup = bzimage::setup_len(first)?;
+    let setup = bzimage::setup_len(first);
     let name = match bytes::position(first, second) {
         at if at < setup => "the setup code",
         at if x.contains(&at) => "the compressed kernel",
@@ -34,18 +34,6 @@ pub(super) fn compare(first: &[u8], second: &[u8], depth: usize) -> Option<Diffe
     };
     let offset = if name == "the compressed kernel" { x.start as u64 } else { 0 };
     Some(Difference::plain(bytes::compare(first, second)).within(Place::Part { name, offset }))
-}
-
-/// The kernel in a bzImage; none if its compression is not known here. Behind it is its length, in four bytes.
-fn unpack(payload: &[u8]) -> Option<Vec<u8>> {
-    let format = Format::detect(payload);
-    let end = match format {
-        Format::None => return None,
-        // gzip has its own length in the same place.
-        Format::Gzip => payload.len(),
-        _ => payload.len().checked_sub(4)?,
-    };
-    compress::decompress(&payload[..end], UNPACKED_MAX).ok()
 }
 
 /// The archive that is built into a section, if the difference lies in one: it has no section of its own in vmlinux, and
