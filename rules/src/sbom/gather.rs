@@ -85,7 +85,8 @@ pub fn gather(
         let Some(owner) = owners.first().cloned() else { continue };
         match target.rule.as_str() {
             "component" => {
-                let patched = steps.clone().filter(|s| s.name == "patch").flat_map(|s| &s.inputs);
+                let inputs = steps.clone().filter(|s| s.name == "patch").flat_map(|s| &s.inputs);
+                let patched = inputs.filter(|input| input.name != "source");
                 let mut patches = Vec::new();
                 for input in patched {
                     let Input::Path(path) = &input.from else { continue };
