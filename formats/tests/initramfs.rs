@@ -53,7 +53,7 @@ fn a_stream_ends_where_the_tool_ended_it() {
             let length = packed.len();
             // What kbuild appends to a kernel: its length.
             packed.extend((data.len() as u32).to_le_bytes());
-            packed.extend(b"\0\0070701 and more");
+            packed.extend(b"\0\x00070701 and more");
             let (bytes, used) = expand::stream(&packed, packing, 1 << 30).unwrap();
             assert!(bytes == data && used == length, "{packing:?}: {used} of {length}");
             let small = expand::stream(&packed, packing, data.len() as u64 - 1);

@@ -149,7 +149,7 @@ impl Held {
     }
 
     /// Shows each entry, of files with their bytes; of a tree without.
-    fn walk(&self, visit: &mut dyn FnMut(&[u8], Item, &[u8])) -> Result<(), Error> {
+    fn walk(&self, visit: &mut Visit<'_>) -> Result<(), Error> {
         match self {
             Held::Tree(_, tree) => {
                 for (path, item) in of_tree(tree) {
@@ -162,6 +162,9 @@ impl Held {
         }
     }
 }
+
+/// Gets path, entry and bytes.
+type Visit<'a> = dyn FnMut(&[u8], Item, &[u8]) + 'a;
 
 fn of_tree(tree: &Tree) -> impl Iterator<Item = (&[u8], Item)> {
     tree.iter().map(|entry| {
@@ -179,12 +182,19 @@ fn of_tree(tree: &Tree) -> impl Iterator<Item = (&[u8], Item)> {
     })
 }
 
-fn walk_initramfs(bytes: &[u8], visit: &mut dyn FnMut(&[u8], Item, &[u8])) -> Result<(), Error> {
+/// Names of one file, and its bytes.
+#[derive(Default)]
+struct Linked {
+    names: Vec<(Vec<u8>, Item)>,
+    content: Vec<u8>,
+}
+
+fn walk_initramfs(bytes: &[u8], visit: &mut Visit<'_>) -> Result<(), Error> {
     for (part, archive) in initramfs::Parts::new(bytes, EXPANDED_MAX).enumerate() {
         let (place, archive) = archive?;
         let damaged = |source| initramfs::Error::Cpio { offset: place.offset, source };
         // Names that share one file are shown when its bytes are known: they may stand at any of them.
-        let mut links: BTreeMap<LinkId, (Vec<(Vec<u8>, Item)>, Vec<u8>)> = BTreeMap::new();
+        let mut links: BTreeMap<LinkId, Linked> = BTreeMap::new();
         for member in newc::Reader::new(&*archive, newc::Limits::default()).members() {
             let (newc::Member { entry, mtime, link }, data) = member.map_err(damaged)?;
             let kind = match entry.kind {
@@ -201,16 +211,16 @@ fn walk_initramfs(bytes: &[u8], visit: &mut dyn FnMut(&[u8], Item, &[u8])) -> Re
             let item = Item { mode, uid, gid, kind, mtime, xattrs: Vec::new(), part };
             match link.filter(|_| matches!(item.kind, Kind::File { .. })) {
                 Some(link) => {
-                    let (names, content) = links.entry(link).or_default();
-                    names.push((name, item));
+                    let linked = links.entry(link).or_default();
+                    linked.names.push((name, item));
                     if !data.is_empty() {
-                        *content = data;
+                        linked.content = data;
                     }
                 }
                 None => visit(&name, item, &data),
             }
         }
-        for (names, content) in links.into_values() {
+        for Linked { names, content } in links.into_values() {
             let (digest, size) = (Digest::of(&content), content.len() as u64);
             for (name, item) in names {
                 visit(&name, Item { kind: Kind::File { digest, size }, ..item }, &content);
@@ -220,7 +230,7 @@ fn walk_initramfs(bytes: &[u8], visit: &mut dyn FnMut(&[u8], Item, &[u8])) -> Re
     Ok(())
 }
 
-fn walk_tar(bytes: &[u8], visit: &mut dyn FnMut(&[u8], Item, &[u8])) -> Result<(), Error> {
+fn walk_tar(bytes: &[u8], visit: &mut Visit<'_>) -> Result<(), Error> {
     let options = tarball::Options { allow_devices: true, ..tarball::Options::default() };
     let mut files: HashMap<Vec<u8>, (Item, Vec<u8>)> = HashMap::new();
     // Which files have other names is known only when these are come to.
