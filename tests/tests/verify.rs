@@ -324,6 +324,8 @@ fn the_store_stands_for_the_first_build_if_asked() {
 
     let space = planted();
     space.builds(&["stamp"]);
+    // Its clock has seconds.
+    std::thread::sleep(std::time::Duration::from_millis(1100));
     let (code, object) = verify(&space, &["--against-store", "stamp"]);
     assert_eq!((code, &only(&object)["reason"]["kind"]), (1, &"time".into()), "{object:#}");
 }
