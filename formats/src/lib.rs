@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod apk;
+pub mod authenticode;
 pub mod bzimage;
 pub mod closure;
 pub mod compress;

@@ -11,7 +11,7 @@ use crate::size::human;
 use crate::steps::file_output;
 
 /// Inputs `linux`, `stub` (a file, or a tree of one), `initramfs NN` in their order, and `os_release`; params `arch`,
-/// `cmdline`, and `os_release` or `project`. Output `file`; facts `version` and `size`.
+/// `cmdline`, and `os_release` or `project`. Output `file`; fact `version`.
 pub struct Assemble;
 
 impl Builtin for Assemble {
@@ -66,7 +66,6 @@ impl Builtin for Assemble {
         for (name, bytes) in &sections {
             (cx.log)(&format!("{name}: {}", human(bytes.len() as u64)));
         }
-        made.facts.insert("size".into(), image.len().to_string());
         made.facts.extend(version.map(|version| ("version".to_owned(), version)));
         made.outputs.insert("file".into(), file_output(cx.store, &image)?);
         Ok(made)

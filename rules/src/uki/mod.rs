@@ -5,8 +5,10 @@
 //! |---|---|---|
 //! | preflight | .config of a `linux` | refuses a configuration that could not boot so; gates the compile |
 //! | assemble | stub, kernel, archives | writes the image |
+//! | sign | the image, key and certificate | signs it, where `sign` asks for it |
 
 mod assemble;
+mod sign;
 
 use std::collections::BTreeMap;
 
@@ -23,8 +25,8 @@ use serde::Deserialize;
 use crate::arch::{self, Arch, host_file};
 use crate::one_or_many::OneOrMany;
 use crate::preflight::Preflight;
-use crate::source::Source;
-use crate::steps::{builtin, read};
+use crate::source::{PathSource, Source};
+use crate::steps::{builtin, made, read};
 
 /// Raised when the same fields are planned in another way.
 pub const VERSION: u32 = 1;
@@ -52,6 +54,19 @@ pub struct Uki {
     /// systemd-boot-efi brings it, if absent.
     #[serde(default)]
     stub: Option<From>,
+    /// Signs the image for Secure Boot.
+    #[serde(default)]
+    sign: Option<Keys>,
+}
+
+/// With what an image is signed: paths in the workspace, or absolute ones, of PEM or DER.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Keys {
+    /// The private RSA key, without a passphrase. It never enters the store.
+    key: String,
+    /// Its certificate.
+    certificate: String,
 }
 
 /// The text of `.osrel`.
@@ -146,7 +161,7 @@ impl Rule for Uki {
                 path: None,
                 field: None,
             }],
-            facts: vec!["version", "size"],
+            facts: vec!["version"],
             ..RuleFacts::default()
         };
         facts.references.extend(self.linux.iter().map(|text| file(field!["linux"], text)));
@@ -160,6 +175,13 @@ impl Rule for Uki {
         }
         if let Some(OsRelease::File(text)) = &self.os_release {
             facts.either.push(either(field!["os_release"], text));
+        }
+        if let Some(keys) = &self.sign {
+            for (name, path) in [("key", &keys.key), ("certificate", &keys.certificate)] {
+                let field = field!["sign", name];
+                let pattern = path.clone();
+                facts.files.push(FileUse { field, pattern, kind: FileKind::File, absolute_ok: true });
+            }
         }
         match &self.stub {
             Some(From::Text(text)) => facts.either.push(either(field!["stub"], text)),
@@ -198,7 +220,18 @@ impl Rule for Uki {
             self.plan_preflight(planner, kernel, arch)?;
         }
         let step = planner.step(builtin("assemble", assemble::Assemble, inputs, &params));
-        planner.output("file", step, "file");
+        let done = match &self.sign {
+            Some(keys) => {
+                let inputs = vec![
+                    read("image", made(step, "file")),
+                    read("certificate", path(&keys.certificate)),
+                    read("key", path(&keys.key)),
+                ];
+                planner.step(builtin("sign", sign::Sign, inputs, &[]))
+            }
+            None => step,
+        };
+        planner.output("file", done, "file");
         Ok(())
     }
 
@@ -229,6 +262,11 @@ impl Uki {
         planner.step(step);
         Ok(())
     }
+}
+
+/// A file of the workspace, or elsewhere.
+fn path(text: &str) -> Input {
+    PathSource { path: text.to_owned() }.input()
 }
 
 /// A workspace path, or a reference.
