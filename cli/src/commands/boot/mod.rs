@@ -111,6 +111,7 @@ pub fn run(ui: &Ui, global: &GlobalArgs, words: Vec<String>, args: &BootArgs) ->
     machine.cmdline = args.cmdline.clone().or(machine.cmdline);
     let arch = arch_of(&loaded, machine.kernel.target)?;
     lacking(args.hypervisor, arch, &machine)?;
+    Network::check(args.tap.as_deref(), args.bridge.as_deref())?;
     let parts = || std::iter::once(&machine.kernel).chain(&machine.initramfs);
     let mut requested: Vec<String> =
         parts().map(|p| loaded.targets[p.target as usize].name.clone()).collect();

@@ -26,20 +26,20 @@ pub struct Tap {
 }
 
 impl Network {
-    /// A TAP device that is there, or a new one on a bridge, or the hypervisor's own network.
+    /// Looks whether the TAP device, or the bridge and what makes a device on it, are there.
     ///
     /// # Errors
-    /// Exit code 3 for a bridge, a device or a program that the host lacks, with the command that brings it.
-    pub fn of(ui: &Ui, tap: Option<&str>, bridge: Option<&str>) -> Result<Network, Failure> {
+    /// Exit code 3 for what the host lacks, with the command that brings it.
+    pub fn check(tap: Option<&str>, bridge: Option<&str>) -> Result<(), Failure> {
         if let Some(name) = tap {
             return match device(name).join("tun_flags").exists() {
-                true => Ok(Network::Tap(Tap { name: name.into(), made: false })),
+                true => Ok(()),
                 false => Err(Failure::new(3, format!("there is no TAP device {name}")).help(format!(
                     "sudo ip tuntap add dev {name} mode tap user $USER && sudo ip link set {name} up"
                 ))),
             };
         }
-        let Some(bridge) = bridge else { return Ok(Network::User) };
+        let Some(bridge) = bridge else { return Ok(()) };
         if !device(bridge).join("bridge").exists() {
             return Err(Failure::new(3, format!("there is no bridge {bridge}"))
                 .help(format!("sudo ip link add {bridge} type bridge && sudo ip link set {bridge} up")));
@@ -47,6 +47,18 @@ impl Network {
         if !on_path("ip") {
             return Err(Failure::new(3, "ip is not installed").help("sudo apt-get install iproute2"));
         }
+        Ok(())
+    }
+
+    /// A TAP device that is there, or a new one on a bridge, or the hypervisor's own network.
+    ///
+    /// # Errors
+    /// Exit code 3 where no device can be made.
+    pub fn of(ui: &Ui, tap: Option<&str>, bridge: Option<&str>) -> Result<Network, Failure> {
+        if let Some(name) = tap {
+            return Ok(Network::Tap(Tap { name: name.into(), made: false }));
+        }
+        let Some(bridge) = bridge else { return Ok(Network::User) };
         // Names of devices have up to 15 bytes.
         let tap = Tap { name: format!("mos{}", std::process::id()), made: true };
         ui.note(&format!("connecting {} to {bridge}", tap.name));
