@@ -24,7 +24,10 @@ dist: { image.cpio.xz: image, rootfs.tar: rootfs, text: "text:x" }
 fn space() -> Space {
     let space = Space::new(YAML);
     space.write("base/etc/motd", "hello\n");
-    space.write("base/usr/bin/noise", (0..70_000u32).map(|n| (n.wrapping_mul(n) >> 5) as u8).collect::<Vec<_>>());
+    space.write(
+        "base/usr/bin/noise",
+        (0..70_000u32).map(|n| (n.wrapping_mul(n) >> 5) as u8).collect::<Vec<_>>(),
+    );
     space.write("own/etc/config", "one\ntwo\nthree\n");
     space.write("own/bin/tool", "#!/bin/sh\n");
     space.chmod("own/bin/tool", 0o755);

@@ -12,7 +12,7 @@ use super::place::SUMS;
 use crate::framed;
 use crate::plan::Dirs;
 
-/// Name of the signature beside [`SUMS`].
+/// Name of the signature beside `SHA256SUMS`.
 pub const SIGNATURE: &str = "SHA256SUMS.sig";
 /// The file of `.mosbuild` that has the digest of the signature that mosbuild wrote.
 pub const RECORD: &str = "signature";
