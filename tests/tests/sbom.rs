@@ -21,9 +21,9 @@ fn checked(space: &Space, bill: &str, name: &str) {
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
-    // CI has the tools: there the last part of scripts/test-rehearsal asks for them.
+    // Where pip could not bring the standards' tools; CI has them.
     #[allow(clippy::print_stderr)]
-    if output.status.code() == Some(3) {
+    if output.status.code() == Some(3) && std::env::var("CI").as_deref() != Ok("true") {
         eprintln!("did not run: {said}");
         return;
     }
