@@ -72,7 +72,7 @@ struct Detailed {
     /// xz 0–9, zstd 1–19, gzip 0–9.
     level: Option<u32>,
     /// Several archives one after the other, each compressed alone: after a change only those with changed files are
-    /// compressed again. The whole is some percent larger.
+    /// compressed again. The whole is larger, most where files are like each other.
     #[serde(default)]
     segments: bool,
 }
