@@ -2,8 +2,8 @@
 # The relink of the quickstart's kernel against make's, whole processes side by side in one run: the same archive, the
 # same bytes. Then a slot, and a service file in an initramfs of segments. Run scripts/quickstart first.
 #
-#   scripts/bench-relink               # the kernel as it is: gzip
-#   scripts/bench-relink KERNEL_XZ     # with another compression, which compiles the kernel anew
+#   benches/relink.sh               # the kernel as it is: gzip
+#   benches/relink.sh KERNEL_XZ     # with another compression, which compiles the kernel anew
 #
 # Goals: 0.35 of make's time with XZ, 0.2 with GZIP, or ZSTD at level 3; a slot with ZSTD at level 3 under 1 s; one file
 # changed at most a tenth of compressing the whole.
