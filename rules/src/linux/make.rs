@@ -206,15 +206,18 @@ exit 1
     }
 
     /// Tries the functions at [`FUNCTIONS`] with an empty archive, which is what `compile` linked. Output `verdict`:
-    /// empty if they make the same image as the one at [`IMAGE`], else why not.
+    /// empty if they make the same image as the one at [`IMAGE`], else why not. Output `samples`: objects for
+    /// [`super::relink::offsets`], none where they could not be compiled.
     pub fn rehearse(&self) -> Command {
         let script = format!(
             r#": > {INITRAMFS}
+mkdir "$OUT/samples"
 if grep -q '^kmake()' {FUNCTIONS}; then
   : > "$OUT/verdict"
 elif sh -euc '. {FUNCTIONS}; relink {INITRAMFS} "$OUT/image"'; then
   if cmp "$OUT/image" {IMAGE} > "$OUT/verdict" 2>&1; then
     : > "$OUT/verdict"
+    sh -euc '. {FUNCTIONS}; offset_samples "$OUT/samples"' || rm -r "$OUT/samples"/*
   fi
   rm "$OUT/image"
 else
@@ -223,7 +226,8 @@ fi
 cat "$OUT/verdict"
 "#
         );
-        Command { script: Some(script), outputs: vec![file("verdict", "verdict")], ..self.command() }
+        let outputs = vec![file("verdict", "verdict"), tree("samples", "samples")];
+        Command { script: Some(script), outputs, ..self.command() }
     }
 
     /// Links the objects at [`OBJECTS`] with the archive at [`INITRAMFS`], by the functions at [`FUNCTIONS`]. Output

@@ -216,6 +216,8 @@ impl Linux {
         let rehearse = planner.step(command("rehearse", kbuild.rehearse(), inputs));
         let inputs = vec![
             read("verdict", made(rehearse, "verdict")),
+            read("samples", made(rehearse, "samples")),
+            read("readers", made(parts, "readers")),
             read("script", made(parts, "script")),
             read("objects", made(parts, "objects")),
             read("source", made(parts, "source")),

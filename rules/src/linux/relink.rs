@@ -5,6 +5,7 @@
 //! (scripts/link-vmlinux.sh, which is run as it stands), compress it, and wrap it (arch/x86/boot). Whether the script's
 //! bytes are make's is not argued but tried, once for each kernel: see settle.rs.
 
+pub mod offsets;
 mod script;
 
 use std::collections::BTreeSet;
@@ -13,7 +14,7 @@ use std::fmt::Write;
 use mosbuild_engine::action::StepError;
 use mosbuild_formats::saved_cmd::{Compress, SavedCommand, is_thin, thin_members};
 
-use self::script::{BTF, RELINK, SAY, SLOT, step, write_compress};
+use self::script::{BTF, OFFSETS, RELINK, SAY, SLOT, step, write_compress, write_linker, write_samples};
 use super::make::{OBJECTS, SOURCE};
 
 /// What the last link of a kernel takes.
@@ -21,6 +22,8 @@ use super::make::{OBJECTS, SOURCE};
 pub struct Relink {
     /// Defines the shell functions `relink`, `link_slot` and `relink_slot`.
     pub script: String,
+    /// Objects that have addresses of vmlinux inside; `offset_samples FOLDER` makes samples of them.
+    pub readers: Vec<String>,
     /// Files of the object directory, relative.
     pub objects: BTreeSet<String>,
     /// Files of the source, relative.
@@ -63,6 +66,8 @@ pub trait Compiled {
 const BOOT: &str = "arch/x86/boot";
 const INNER: &str = "arch/x86/boot/compressed";
 const DATA: &str = "usr/initramfs_data.o";
+/// Addresses of vmlinux, which are compiled into what unpacks it.
+pub const VOFFSET: &str = "arch/x86/boot/voffset.h";
 const AUTOCONF: &str = "include/generated/autoconf.h";
 const LINKER_SCRIPT: &str = "arch/x86/kernel/vmlinux.lds";
 /// Programs that some configurations run after linking; taken where there are any.
@@ -97,7 +102,7 @@ impl Plan<'_> {
             return unknown("it is linked by clang's LTO");
         }
         let link = self.saved("vmlinux")?;
-        by_script(&link)?;
+        let (link, after_link) = by_script(&link)?;
         let whole = self.saved("vmlinux.o")?;
         let data = self.saved(DATA)?;
         let cc = program(&data)?;
@@ -144,6 +149,8 @@ impl Plan<'_> {
             }
             w.push_str(BTF);
         }
+        w.push_str(OFFSETS);
+        write_linker(w, &enabled);
         let _ = writeln!(w, "link() {{ # ARCHIVE");
         let _ = writeln!(w, "mkdir -p usr\ncp \"$1\" usr/initramfs_inc_data");
         step(w, "AS", &data);
@@ -152,24 +159,31 @@ impl Plan<'_> {
             step(w, "LD", &whole);
         }
         let _ = writeln!(w, "rm -f vmlinux");
-        // What make would be asked for there, init/version-timestamp.o, is there.
-        let _ = writeln!(w, "MAKE=:\nexport MAKE\n{}\n}}", link.command);
+        let _ = writeln!(w, "linker {link}\nbegin_offsets\n}}");
 
-        let before = format!("{BOOT}/voffset.h");
-        let _ = writeln!(w, "offsets() {{\ncp {before} {before}.before");
+        let _ = writeln!(w, "offsets() {{\ncp {VOFFSET} {VOFFSET}.before");
         step(w, "VOFFSET", &voffset);
-        let _ = writeln!(w, "if ! cmp -s {before} {before}.before; then\n:");
+        let _ = writeln!(
+            w,
+            "cmp -s {VOFFSET} {VOFFSET}.before || patch_offsets || read_offsets\n}}\nread_offsets() {{"
+        );
         after_voffset.iter().for_each(|saved| step(w, "CC", saved));
-        let _ = writeln!(w, "fi\n}}\nstripped() {{");
+        w.push_str("}\n");
+        w.push_str(offsets::FUNCTIONS);
+        let readers: Vec<String> = after_voffset.iter().map(|saved| normal(&saved.target)).collect();
+        write_samples(w, VOFFSET, &self.text(VOFFSET)?, &readers);
+        w.push_str("stripped() {\n");
+        // What it removes from vmlinux, objcopy leaves out of vmlinux.bin in any case.
+        let _ = writeln!(w, "(\nOBJCOPY=:\n{after_link}\n) &\nrelocated=$!");
         relocs.iter().for_each(|saved| step(w, "RELOCS", saved));
         step(w, "OBJCOPY", &bin);
-        let _ = writeln!(w, "}}\npayload() {{ cat {}; }}", compress.files.join(" "));
+        let _ = writeln!(w, "wait \"$relocated\"\n}}\npayload() {{ cat {}; }}", compress.files.join(" "));
         write_compress(w, &compress, &packed.target);
 
         let _ = writeln!(w, "wrap() {{ # IMAGE");
         step(w, "MKPIGGY", &piggy);
         step(w, "AS", &self.saved(&format!("{INNER}/piggy.o"))?);
-        let _ = writeln!(w, "if [ -n \"$beside\" ]; then wait \"$beside\"; fi");
+        w.push_str("end_offsets\n");
         step(w, "LD", &self.saved(&format!("{INNER}/vmlinux"))?);
         step(w, "ZOFFSET", &self.saved(&format!("{BOOT}/zoffset.h"))?);
         after_zoffset.iter().for_each(|saved| step(w, "AS", saved));
@@ -193,14 +207,14 @@ impl Plan<'_> {
         self.read_by([&piggy])?;
         self.archives(&libs)?;
         self.rest()?;
-        Ok(Relink { script: out, objects: self.objects, source: self.source })
+        Ok(Relink { script: out, readers, objects: self.objects, source: self.source })
     }
 
     /// The functions of a slot, whose archive is one file of known length in vmlinux.bin.
     fn slot(&self, w: &mut String, compress: &Compress, after_voffset: &[SavedCommand]) {
         let kept = after_voffset.iter().map(|saved| saved.target.as_str());
         let kept: Vec<&str> = kept.chain(compress.files.iter().map(String::as_str)).collect();
-        let _ = writeln!(w, "slot_files='{BOOT}/voffset.h {}'", kept.join(" "));
+        let _ = writeln!(w, "slot_files='{VOFFSET} {}'", kept.join(" "));
         let _ = writeln!(w, "slot_bin={}\nslot_rest='{}'", compress.files[0], compress.files[1..].join(" "));
         w.push_str(SLOT);
     }
@@ -350,12 +364,13 @@ fn program(saved: &SavedCommand) -> Result<&str, Refused> {
         .map_or_else(|| unknown(format!("{}: {}", saved.target, saved.command)), Ok)
 }
 
-/// Whether vmlinux is linked by the script that is known here.
-fn by_script(saved: &SavedCommand) -> Result<(), Refused> {
+/// What link-vmlinux.sh is given, and what kbuild runs behind it.
+fn by_script(saved: &SavedCommand) -> Result<(&str, &str), Refused> {
     let script = format!("{SOURCE}/scripts/link-vmlinux.sh ");
-    match saved.command.trim_start_matches("sh ").starts_with(&script) {
-        true => Ok(()),
-        false => unknown(format!("vmlinux is not linked by link-vmlinux.sh: {}", saved.command)),
+    let given = saved.command.trim_start_matches("sh ").strip_prefix(&script);
+    match given.map(|given| given.split_once(';').unwrap_or((given, ":"))) {
+        Some((given, after)) => Ok((given.trim(), after.trim())),
+        None => unknown(format!("vmlinux is not linked by link-vmlinux.sh: {}", saved.command)),
     }
 }
 

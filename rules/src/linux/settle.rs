@@ -4,14 +4,16 @@
 
 use std::collections::BTreeSet;
 
-use mosbuild_cache::{Node, Output, Store, Tree, TreePath};
+use mosbuild_cache::{Entry, Node, Output, Store, Tree, TreePath};
 use mosbuild_engine::action::{Builtin, BuiltinCx, Made, OutKind, StepError};
 
+use super::relink::offsets::Offsets;
 use super::relink::{self, Compiled, Refused};
 use crate::steps::{file_output, tree_of, tree_output};
 
 /// Inputs `objects` and `source`; params `make`, the functions of make, and `arch`. Outputs `script`, `objects`,
-/// `source`: of make where the objects are not understood, which is noted.
+/// `source`: of make where the objects are not understood, which is noted; `readers`, a line for each of
+/// [`relink::Relink::readers`].
 pub struct Parts;
 
 impl Builtin for Parts {
@@ -20,7 +22,56 @@ impl Builtin for Parts {
     }
 
     fn version(&self) -> u32 {
-        3
+        4
+    }
+
+    fn outputs(&self) -> Vec<(String, OutKind)> {
+        let mut outputs = Settle.outputs();
+        outputs.push(("readers".into(), OutKind::File));
+        outputs
+    }
+
+    fn run(&self, cx: &BuiltinCx<'_>) -> Result<Made, StepError> {
+        let (objects, source) = (cx.tree("objects")?, cx.tree("source")?);
+        let compiled = Trees { store: cx.store, objects: &objects, source: &source };
+        let planned = match cx.param("arch") {
+            "x86_64" => relink::plan(&compiled),
+            arch => Err(Refused::Unknown(format!("it is for {arch}, and that of x86_64 is known"))),
+        };
+        let readers = planned.as_ref().map(|relink| relink.readers.join("\n")).unwrap_or_default();
+        let readers = file_output(cx.store, readers.as_bytes())?;
+        let mut made = match planned {
+            Ok(relink) => {
+                let (objects, source) = (part(&objects, &relink.objects)?, part(&source, &relink.source)?);
+                let bytes = |tree: &Tree| crate::size::human(tree.file_bytes());
+                (cx.log)(&format!("objects {}, source {}", bytes(&objects), bytes(&source)));
+                outputs(cx, &relink.script, tree_output(cx.store, &objects)?, tree_output(cx.store, &source)?)?
+            }
+            Err(Refused::Unknown(why)) => {
+                let (objects, source) = (tree_output(cx.store, &objects)?, tree_output(cx.store, &source)?);
+                let mut made = outputs(cx, cx.param("make"), objects, source)?;
+                by_make(cx, &mut made, &why);
+                made
+            }
+            Err(Refused::Failed(e)) => return Err(e),
+        };
+        made.outputs.insert("readers".into(), readers);
+        Ok(made)
+    }
+}
+
+/// Inputs `verdict` and `samples` of the rehearsal, `script`, `objects`, `source` and `readers` of [`Parts`], `all-objects`
+/// and `all-source`; param `make`. Outputs `script`, `objects`, `source`: those of [`Parts`] if the verdict is empty, else
+/// make's, which is noted. The script gets the places of addresses that the samples tell.
+pub struct Settle;
+
+impl Builtin for Settle {
+    fn name(&self) -> &'static str {
+        "linux-settle"
+    }
+
+    fn version(&self) -> u32 {
+        2
     }
 
     fn outputs(&self) -> Vec<(String, OutKind)> {
@@ -32,54 +83,17 @@ impl Builtin for Parts {
     }
 
     fn run(&self, cx: &BuiltinCx<'_>) -> Result<Made, StepError> {
-        let (objects, source) = (cx.tree("objects")?, cx.tree("source")?);
-        let compiled = Trees { store: cx.store, objects: &objects, source: &source };
-        let planned = match cx.param("arch") {
-            "x86_64" => relink::plan(&compiled),
-            arch => Err(Refused::Unknown(format!("it is for {arch}, and that of x86_64 is known"))),
-        };
-        match planned {
-            Ok(relink) => {
-                let (objects, source) = (part(&objects, &relink.objects)?, part(&source, &relink.source)?);
-                let bytes = |tree: &Tree| crate::size::human(tree.file_bytes());
-                (cx.log)(&format!("objects {}, source {}", bytes(&objects), bytes(&source)));
-                outputs(cx, &relink.script, tree_output(cx.store, &objects)?, tree_output(cx.store, &source)?)
-            }
-            Err(Refused::Unknown(why)) => {
-                let (objects, source) = (tree_output(cx.store, &objects)?, tree_output(cx.store, &source)?);
-                let mut made = outputs(cx, cx.param("make"), objects, source)?;
-                by_make(cx, &mut made, &why);
-                Ok(made)
-            }
-            Err(Refused::Failed(e)) => Err(e),
-        }
-    }
-}
-
-/// Inputs `verdict` of the rehearsal, `script`, `objects` and `source` of [`Parts`], `all-objects` and `all-source`;
-/// param `make`. Outputs as those of [`Parts`]: its own if the verdict is empty, else make's, which is noted.
-pub struct Settle;
-
-impl Builtin for Settle {
-    fn name(&self) -> &'static str {
-        "linux-settle"
-    }
-
-    fn version(&self) -> u32 {
-        1
-    }
-
-    fn outputs(&self) -> Vec<(String, OutKind)> {
-        Parts.outputs()
-    }
-
-    fn run(&self, cx: &BuiltinCx<'_>) -> Result<Made, StepError> {
         let verdict = cx.bytes("verdict")?;
         let verdict = String::from_utf8_lossy(&verdict);
         let tree = |name: &str| tree_output(cx.store, cx.tree(name)?.as_ref());
         if verdict.trim().is_empty() {
             let script = cx.bytes("script")?;
-            return outputs(cx, &String::from_utf8_lossy(&script), tree("objects")?, tree("source")?);
+            let mut script = String::from_utf8_lossy(&script).into_owned();
+            match patched(cx)? {
+                Some(functions) => script.push_str(&functions),
+                None => (cx.log)("objects that read addresses of vmlinux are compiled with each link that moves them"),
+            }
+            return outputs(cx, &script, tree("objects")?, tree("source")?);
         }
         let mut made = outputs(cx, cx.param("make"), tree("all-objects")?, tree("all-source")?)?;
         by_make(
@@ -89,6 +103,33 @@ impl Builtin for Settle {
         );
         Ok(made)
     }
+}
+
+/// The functions that write addresses into objects, where the samples tell how.
+fn patched(cx: &BuiltinCx<'_>) -> Result<Option<String>, StepError> {
+    let (objects, samples) = (cx.tree("objects")?, cx.tree("samples")?);
+    let file = |tree: &Tree, path: &str| match TreePath::new(path).ok().and_then(|path| tree.get(&path)) {
+        Some(Entry { node: Node::File { digest, .. }, .. }) => Ok(Some(cx.store.read(digest)?)),
+        _ => Ok::<_, StepError>(None),
+    };
+    let header = file(&objects, relink::VOFFSET)?.unwrap_or_default();
+    let Some(offsets) = Offsets::parse(&String::from_utf8_lossy(&header)) else {
+        return Ok(None);
+    };
+    let mut found = Vec::new();
+    let readers = cx.bytes("readers")?;
+    for path in String::from_utf8_lossy(&readers).lines() {
+        let read = [file(&samples, &format!("0/{path}"))?, file(&samples, &format!("1/{path}"))?];
+        let (Some(object), [Some(first), Some(second)]) = (file(&objects, path)?, read) else {
+            return Ok(None);
+        };
+        let Some(sites) = offsets.sites(&object, &[first, second]) else {
+            return Ok(None);
+        };
+        (cx.log)(&format!("{path} has addresses at {} places", sites.len()));
+        found.push((path.to_owned(), sites));
+    }
+    Ok(Some(offsets.script(relink::VOFFSET, &found)))
 }
 
 fn outputs(cx: &BuiltinCx<'_>, script: &str, objects: Output, source: Output) -> Result<Made, StepError> {

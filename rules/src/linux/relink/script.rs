@@ -5,6 +5,8 @@ use std::fmt::Write;
 
 use mosbuild_formats::saved_cmd::{Compress, SavedCommand};
 
+use super::offsets::{Offsets, SAMPLES};
+
 /// A command as one line of the log and itself.
 pub(super) fn step(w: &mut String, what: &str, saved: &SavedCommand) {
     let _ = writeln!(w, "say {what} {}\n{}", saved.target, saved.command);
@@ -74,7 +76,7 @@ pub(super) fn levelled(program: &str) -> Option<(String, u32)> {
     Some((words.join(" "), highest))
 }
 
-pub(super) const SAY: &str = "LEVEL=${LEVEL:-}\nbeside=\nsay() { printf '  %-7s %s\\n' \"$1\" \"$2\"; }\n";
+pub(super) const SAY: &str = "LEVEL=${LEVEL:-}\nsay() { printf '  %-7s %s\\n' \"$1\" \"$2\"; }\n";
 
 /// The flags are those that kbuild's own Makefile finds.
 pub(super) const BTF: &str = r#"PAHOLE=pahole
@@ -84,11 +86,52 @@ PAHOLE_FLAGS=$(printf '%s\n' 'include include/config/auto.conf' 'include $(srctr
 export PAHOLE RESOLVE_BTFIDS PAHOLE_FLAGS
 "#;
 
-/// What reads the addresses is compiled beside the compression.
+/// What reads the addresses of vmlinux is compiled from the moment that it is linked, beside everything else.
+pub(super) const OFFSETS: &str = r#"beside=
+begin_offsets() {
+if [ -z "$beside" ]; then
+  offsets &
+  beside=$!
+fi
+}
+end_offsets() {
+if [ -n "$beside" ]; then wait "$beside"; fi
+}
+"#;
+
+/// link-vmlinux.sh as a function, with the arguments that kbuild gives it. Of its steps, those are left out whose result
+/// nothing reads here: System.map, which is only compared with kallsyms, and the symbols that only tables of ftrace are
+/// sorted by. What it asks make for, init/version-timestamp.o, is there.
+pub(super) fn write_linker(w: &mut String, enabled: impl Fn(&str) -> bool) {
+    w.push_str("linker() {\nMAKE=:\nsed");
+    // Otherwise the file is written again after it was linked.
+    if !enabled("DEBUG_INFO_BTF") {
+        w.push_str(" -e '/^vmlinux_link vmlinux\\>/a begin_offsets'");
+    }
+    if !enabled("KALLSYMS") {
+        w.push_str(" -e '/^mksysmap vmlinux System\\.map/d'");
+    }
+    if !enabled("BUILDTIME_MCOUNT_SORT") {
+        w.push_str(" -e 's/^\\t[$]{NM} -S [^>]*>/\\t: >/'");
+    }
+    w.push_str(" \"$srctree/scripts/link-vmlinux.sh\" > /tmp/link-vmlinux.sh\n");
+    w.push_str("set +u\n. /tmp/link-vmlinux.sh\nset -u\n}\n");
+}
+
+/// Compiles what reads the addresses with those of each sample, in folders 0, 1, …
+pub(super) fn write_samples(w: &mut String, header: &str, text: &str, readers: &[String]) {
+    w.push_str("offset_samples() { # FOLDER\n");
+    if let Some(offsets) = Offsets::parse(text) {
+        for n in 0..SAMPLES {
+            let _ = writeln!(w, "cat > {header} << 'END'\n{}END\nread_offsets", offsets.sample(n));
+            let _ = writeln!(w, "mkdir -p \"$1/{n}\"\ncp --parents {} \"$1/{n}\"", readers.join(" "));
+        }
+    }
+    w.push_str(":\n}\n");
+}
+
 pub(super) const RELINK: &str = r#"relink() { # ARCHIVE IMAGE
 link "$1"
-offsets &
-beside=$!
 stripped
 compress
 wrap "$2"
@@ -100,8 +143,8 @@ pub(super) const SLOT: &str = r#"link_slot() { # BYTES FOLDER
 mark=mosbuild-reserves-this-for-an-archive
 { printf %s $mark; head -c $(($1 - ${#mark})) /dev/zero; } > /tmp/slot
 link /tmp/slot
-offsets
 stripped
+end_offsets
 places=$(grep -abo $mark $slot_bin | cut -d: -f1)
 case $places in
 *[!0-9]* | '')

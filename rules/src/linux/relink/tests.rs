@@ -136,6 +136,7 @@ fn what_the_link_takes_and_no_more() {
         ]
     );
     assert!(relink.script.contains("LINUXINCLUDE='-I./include -m64'"), "{}", relink.script);
+    assert_eq!(relink.readers, ["arch/x86/boot/compressed/misc.o"]);
     assert!(relink.script.contains("gcc -c misc.c") && !relink.script.contains("gcc -c string.c"));
     let checked = std::process::Command::new("sh").args(["-n", "-c", &relink.script]).output().unwrap();
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
