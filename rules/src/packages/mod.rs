@@ -242,7 +242,7 @@ impl Rule for Packages {
 /// `apk add` in the tree itself.
 fn install(base: Input, packages: StepInput, skip: bool) -> Step {
     let flags = if skip { " --no-scripts" } else { "" };
-    let script = format!("set -f\nexec apk add {}{flags} -X {PACKAGES} $(cat {PACKAGES}/world)", root::FLAGS);
+    let script = script(&format!("apk add {}{flags}", root::FLAGS), "");
     command(
         "install",
         apk_command(vec!["/bin/sh".into(), "-euc".into(), script], "/"),
@@ -253,13 +253,18 @@ fn install(base: Input, packages: StepInput, skip: bool) -> Step {
 /// `apk add` of the host's architecture on a tree of another.
 fn install_foreign(host: Input, base: Input, packages: StepInput, skip: bool, arch: &str) -> Step {
     let flags = if skip { " --no-scripts" } else { "" };
-    let script = format!(
-        "set -f\nexec apk add --root {FOREIGN} --arch {arch} {}{flags} -X {PACKAGES} $(cat {PACKAGES}/world)",
-        root::FLAGS
-    );
+    let script = script(&format!("apk add --root {FOREIGN} --arch {arch} {}{flags}", root::FLAGS), FOREIGN);
     let base = StepInput { name: "base".into(), from: base, place: Place::Writable(FOREIGN.into()) };
     let argv = vec!["/bin/sh".into(), "-euc".into(), script];
     command("install", apk_command(argv, FOREIGN), vec![rooted("apk", host), base, packages])
+}
+
+/// Installs what is asked for. A log that apk 3 began has the time in it, and would differ with each run.
+fn script(apk: &str, tree: &str) -> String {
+    let log = format!("{tree}/var/log/apk.log");
+    format!(
+        "set -f\nlogged=false\n[ ! -e {log} ] || logged=true\n{apk} -X {PACKAGES} $(cat {PACKAGES}/world)\n$logged || rm -f {log}"
+    )
 }
 
 fn rooted(name: &str, from: Input) -> StepInput {
