@@ -1,7 +1,7 @@
 //! What went wrong with a download, in words for the person at the desk.
 //! Knows no protocol: reasons come as text from whoever tried a place.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use mosbuild_cache::StoreError;
 
@@ -229,18 +229,4 @@ impl From<Trouble> for Stop {
     fn from(t: Trouble) -> Stop {
         Stop::Place(t)
     }
-}
-
-/// An error and what it comes from, said once each.
-pub(super) fn chain(e: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = String::new();
-    let mut next = Some(e);
-    while let Some(e) = next {
-        let line = e.to_string();
-        if !text.contains(&line) {
-            let _ = write!(text, "{}{line}", if text.is_empty() { "" } else { ": " });
-        }
-        next = e.source();
-    }
-    text
 }

@@ -1,18 +1,17 @@
 //! The HTTP client: how a place is asked, what its refusals mean, and when it is asked again.
 //! Knows neither files nor the store.
 
-use std::error::Error as _;
 use std::pin::pin;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use reqwest::header::{self, HeaderMap, HeaderName};
-use reqwest::{Client, Response, StatusCode, Url, redirect};
-use tokio::runtime::Runtime;
+use reqwest::{Response, StatusCode, Url, redirect};
 
-use super::error::{Stop, Trouble, chain};
+use super::error::{Stop, Trouble};
 use super::known::Validators;
 use super::watch::Watch;
 use super::{Timing, date};
+use crate::net::{self, HttpClient, Threads};
 
 /// How often somebody is asked whether to stop.
 pub(super) const TICK: Duration = Duration::from_millis(50);
@@ -26,60 +25,20 @@ const REDIRECTS: usize = 10;
 
 /// A client with its threads.
 pub(super) struct Http {
-    client: Client,
-    /// `None` only while it is dropped.
-    runtime: Option<Runtime>,
-    /// Why no https server can be trusted.
-    no_roots: Option<String>,
+    http: HttpClient,
+    threads: Threads,
     timing: Timing,
 }
 
 impl Http {
     pub fn new(timing: Timing, parallel: usize) -> Result<Http, String> {
-        // An error says that somebody else has chosen one before.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("fetch")
-            .enable_all()
-            .build()
-            .map_err(|e| format!("no thread could be started for the network: {e}"))?;
-        let builder = || {
-            Client::builder()
-                .user_agent(concat!("mosbuild/", env!("CARGO_PKG_VERSION")))
-                .connect_timeout(timing.connect)
-                .pool_max_idle_per_host(parallel)
-                .http1_only()
-                .referer(false)
-                .redirect(redirect::Policy::custom(follow))
-                // Bytes are those of the server, whichever features other crates switch on.
-                .no_gzip()
-                .no_brotli()
-                .no_deflate()
-                .no_zstd()
-        };
-        // Without roots (no ca-certificates on this host) plain http must still work.
-        let (client, no_roots) = match builder().build() {
-            Ok(client) => (Ok(client), None),
-            Err(e) => (builder().tls_certs_only([]).build(), Some(chain(&e))),
-        };
-        let client = client.map_err(|e| format!("no HTTP client could be made: {}", chain(&e)))?;
-        Ok(Http { client, runtime: Some(runtime), no_roots, timing })
+        let http = HttpClient::new(timing.connect, parallel, || redirect::Policy::custom(follow))?;
+        Ok(Http { http, threads: Threads::start("fetch")?, timing })
     }
 
     /// Runs something of this client to its end; the calling thread waits.
     pub fn wait<T: Send>(&self, work: impl Future<Output = Result<T, Stop>> + Send) -> Result<T, Stop> {
-        let Some(runtime) = &self.runtime else {
-            return Err(Trouble::new("the client is being closed").into());
-        };
-        if tokio::runtime::Handle::try_current().is_err() {
-            return runtime.block_on(work);
-        }
-        // A thread of another runtime may be one that must not wait for this one.
-        std::thread::scope(|scope| match scope.spawn(|| runtime.block_on(work)).join() {
-            Ok(result) => result,
-            Err(panic) => std::panic::resume_unwind(panic),
-        })
+        self.threads.wait(work).unwrap_or_else(|| Err(Trouble::new("the client is being closed").into()))
     }
 
     /// Sends a GET; the answer's status is one of success or one of `also`.
@@ -91,7 +50,7 @@ impl Http {
         watch: &dyn Watch,
     ) -> Result<Response, Stop> {
         let url = Url::parse(place).map_err(|e| Trouble::new(format!("it is no URL: {e}")))?;
-        let mut request = self.client.get(url).header(header::ACCEPT_ENCODING, "identity");
+        let mut request = self.http.client.get(url).header(header::ACCEPT_ENCODING, "identity");
         for (name, value) in headers {
             request = request.header(name, value);
         }
@@ -137,30 +96,8 @@ impl Http {
     }
 
     fn trouble(&self, e: &reqwest::Error) -> Trouble {
-        // reqwest's own line only repeats the URL.
-        let reason = match e.source() {
-            Some(source) => chain(source),
-            None => e.to_string(),
-        };
-        let layer = reason.strip_prefix("client error (").and_then(|rest| rest.split_once("): "));
-        let reason = layer.map_or(reason.as_str(), |(_, reason)| reason);
-        let mut next: Option<&(dyn std::error::Error + 'static)> = Some(e);
-        let mut certificate = false;
-        while let Some(e) = next {
-            certificate |= matches!(e.downcast_ref(), Some(rustls::Error::InvalidCertificate(_)));
-            // An I/O error hides what it was made of: its own source is that one's source.
-            let inner = e.downcast_ref::<std::io::Error>().and_then(|e| e.get_ref());
-            next = inner.map(|e| e as &(dyn std::error::Error + 'static)).or_else(|| e.source());
-        }
-        if certificate {
-            let help = match &self.no_roots {
-                Some(why) => {
-                    format!("{why}: install ca-certificates, or name a file of CAs in SSL_CERT_FILE")
-                }
-                None => {
-                    "if a proxy of your company signs its connections, name its CA in SSL_CERT_FILE".into()
-                }
-            };
+        let reason = net::reason(e);
+        if let Some(help) = self.http.certificate_help(e) {
             return Trouble { help: Some(help), ..Trouble::new(reason) };
         }
         Trouble {
@@ -173,15 +110,6 @@ impl Http {
     /// Counts the tries of one place.
     pub fn tries(&self) -> Tries {
         Tries { in_vain: 0, all: 0, first: self.timing.backoff }
-    }
-}
-
-impl Drop for Http {
-    fn drop(&mut self) {
-        // A runtime that is dropped waits, which is forbidden on a thread of another runtime.
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
     }
 }
 
