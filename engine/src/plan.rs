@@ -21,6 +21,24 @@ pub struct TargetPlan {
     pub watched: Vec<PathBuf>,
     /// What this host lacks for running them.
     pub lacks: Vec<PlanError>,
+    /// Where files of outputs belong.
+    pub depots: Vec<Depot>,
+}
+
+/// A place outside of the build that an output is of no use without: whoever places or publishes the output brings the files of
+/// another output there first, if they are missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Depot {
+    /// The target.
+    pub target: u32,
+    /// The output that needs it.
+    pub output: String,
+    /// The output, a tree, whose files belong there at their own paths.
+    pub files: String,
+    /// The place as it was declared.
+    pub url: String,
+    /// The folder, where it is one of this host: filled when `output` is placed.
+    pub folder: Option<PathBuf>,
 }
 
 /// Handed to `Rule::plan`: gives what planning may know, takes the steps.
@@ -126,6 +144,13 @@ impl<'a> Planner<'a> {
         self.plan.watched.push(path);
     }
 
+    /// Says that an output of this target needs the files of another one at a place outside of the build.
+    pub fn depot(&mut self, output: &str, files: &str, url: &str, folder: Option<PathBuf>) {
+        let (target, url) = (self.target, url.to_owned());
+        let (output, files) = (output.to_owned(), files.to_owned());
+        self.plan.depots.push(Depot { target, output, files, url, folder });
+    }
+
     /// Says that this host lacks something that steps need when they run: the plan is whole, and good for all but a build.
     pub fn lacks(&mut self, what: PlanError) {
         self.plan.lacks.push(what);
@@ -207,6 +232,8 @@ pub struct StepGraph {
     pub watched: Vec<PathBuf>,
     /// What this host lacks for running the steps of targets.
     pub lacks: PlanErrors,
+    /// Places that outputs are of no use without.
+    pub depots: Vec<Depot>,
     /// Target → its outputs: name, step, the step's name for it.
     outputs: Vec<Vec<(String, StepIx, String)>>,
 }
@@ -280,6 +307,7 @@ pub fn plan_what_can_be(loaded: &Loaded, registry: &Registry, closure: Vec<u32>)
         of_target: vec![Vec::new(); count],
         watched: Vec::new(),
         lacks: Vec::new(),
+        depots: Vec::new(),
         outputs: vec![Vec::new(); count],
     };
     let by_targets =
@@ -304,6 +332,7 @@ impl StepGraph {
     fn add(&mut self, target: u32, plan: TargetPlan, overridden: Option<&Override>) {
         let first = self.steps.len() as StepIx;
         self.watched.extend(plan.watched);
+        self.depots.extend(plan.depots);
         for (position, step) in plan.steps.into_iter().enumerate() {
             self.of_target[target as usize].push(first + position as StepIx);
             let reads = |o: &Override| step.inputs.iter().any(|i| i.from == Input::External(o.path.clone()));

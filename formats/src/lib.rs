@@ -1,4 +1,4 @@
-//! Codecs over bytes: Alpine packages, cpio, compression, where two files differ, ELF, what git prints, kernel modules and their indexes, kernel
+//! Codecs over bytes: Alpine packages, cpio, compression, where two files differ, ELF, flists, what git prints, kernel modules and their indexes, kernel
 //! configuration and images, patches, tarballs, zip archives, the list of linux-firmware.
 //! Knows no file system beyond `Read` and `Write`, no cache, no build graph and no terminal.
 //! Every parser takes hostile input: it returns an error or a bounded value, and never panics.
@@ -14,6 +14,7 @@ pub mod depmod;
 pub mod difference;
 pub mod elf;
 pub mod expand;
+pub mod flist;
 pub mod git;
 pub mod initramfs;
 pub mod kbuild;

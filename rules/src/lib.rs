@@ -15,6 +15,7 @@ mod elf;
 mod env;
 mod files;
 mod firmware;
+pub mod flist;
 mod group;
 pub mod inspect;
 mod kernel;
@@ -71,6 +72,7 @@ pub fn registry() -> Registry {
         RuleType::of::<cpio::Cpio>("cpio", 1),
         RuleType::of::<files::Files>("files", 1),
         RuleType::of::<firmware::Firmware>("firmware", firmware::VERSION),
+        RuleType::of::<flist::Flist>("flist", 1),
         RuleType::of::<group::Group>("group", 1),
         RuleType::of::<kernel::Kernel>("kernel", kernel::VERSION),
         RuleType::of::<linux::Linux>("linux", linux::VERSION),

@@ -1,7 +1,7 @@
 //! The short way: when not one file, tool, variable or placed output changed since a complete build, there is
 //! nothing to plan. A stamp that cannot prove this is ignored. Knows no rule.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -186,6 +186,7 @@ pub(super) fn remember(
     paths.extend(prepared.host.watched());
     paths.extend(prepared.graph.watched.iter().cloned());
     paths.extend(placed.all.iter().cloned());
+    paths.extend(placed.depots.iter().cloned());
     paths.push(workspace.dirs.dist.join(super::place::SUMS));
     paths.push(workspace.dirs.root.join(lockfile::FILE_NAME));
     paths.sort_unstable();
@@ -195,8 +196,10 @@ pub(super) fn remember(
     // What changed since the build began may have changed after it was hashed. Only what mosbuild wrote itself may be
     // that young.
     let began = began.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as i128);
+    let depots: HashSet<&Path> = placed.depots.iter().map(PathBuf::as_path).collect();
     let ours = |p: &PathBuf| {
-        p.starts_with(&workspace.dirs.dist) || prepared.pins_changed() && p.ends_with(lockfile::FILE_NAME)
+        depots.contains(p.as_path())
+            || p.starts_with(&workspace.dirs.dist) || prepared.pins_changed() && p.ends_with(lockfile::FILE_NAME)
     };
     if !stats.iter().all(|(p, s)| ours(p) || s.settled(began)) {
         let _ = std::fs::remove_file(&path);

@@ -3,6 +3,7 @@
 
 mod builtin;
 mod command;
+mod depot;
 mod driver;
 mod evaluate;
 mod forecast;

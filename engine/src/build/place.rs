@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
 use super::driver::{Driver, State};
-use super::{Prepared, Workspace, sign};
+use super::{Prepared, Workspace, depot, sign};
 use crate::framed;
 use crate::plan::{Dirs, StepIx};
 
@@ -24,6 +24,8 @@ pub(super) struct Placed {
     pub all: Vec<PathBuf>,
     /// Those that were written, with their sizes.
     pub new: Vec<(PathBuf, u64)>,
+    /// Files that the placed ones are of no use without, outside of dist/.
+    pub depots: Vec<PathBuf>,
 }
 
 /// Why something could not be placed.
@@ -124,6 +126,28 @@ pub(super) fn place(
         };
         let path = fill(&template, prepared, facts)?;
         let to = dirs.dist.join(&path);
+        // First the files that it needs: what is in dist/ never waits for them.
+        for depot in prepared.graph.depots.iter().filter(|d| d.target == target && d.output == name) {
+            let Some((folder, (step, files, made))) = depot.folder.as_ref().zip(output(target, &depot.files))
+            else {
+                continue;
+            };
+            let lost = |e: BlobError| match e {
+                BlobError::Missing(d) | BlobError::Corrupt { digest: d, .. } => {
+                    PlaceError::Lost(step, d, files.clone())
+                }
+                other => PlaceError::Io(folder.clone(), std::io::Error::other(other.to_string())),
+            };
+            let tree = store.get_tree(&made.digest).map_err(lost)?;
+            let filled = depot::fill(store, &tree, folder, dirs).map_err(|e| match e {
+                depot::FillError::Blob(e) => lost(e),
+                depot::FillError::Io(path, e) => PlaceError::Io(path, e),
+            })?;
+            placed.depots.extend(filled.all);
+            if filled.new > 0 {
+                placed.new.push((shown(dirs, folder), filled.new));
+            }
+        }
         let executable = matches!(made.kind, OutputKind::File { executable: true });
         let current = stat_cache.digest_file(&to).ok().map(|m| (m.digest, m.executable));
         let known = before.get(&path).filter(|k| {
