@@ -72,6 +72,12 @@ impl From<std::io::Error> for Failure {
     }
 }
 
+impl From<mosbuild_engine::s3::S3Error> for Failure {
+    fn from(error: mosbuild_engine::s3::S3Error) -> Failure {
+        Failure::Errors { exit: error.exit(), errors: vec![(error.message, error.help)] }
+    }
+}
+
 impl From<mosbuild_cache::StoreError> for Failure {
     fn from(error: mosbuild_cache::StoreError) -> Failure {
         Failure::new(1, error.to_string())

@@ -20,6 +20,11 @@ pub fn hand_over() {
     HANDED_OVER.store(true, Ordering::SeqCst);
 }
 
+/// From now on an interrupt ends this process again, as it did before [`hand_over`].
+pub fn take_back() {
+    HANDED_OVER.store(false, Ordering::SeqCst);
+}
+
 /// Hands interrupts on to a child process, which ends in order and is waited for; 0: to nobody any more.
 pub fn pass_on_to(child: u32) {
     CHILD.store(child, Ordering::SeqCst);

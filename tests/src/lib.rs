@@ -14,6 +14,7 @@ pub mod modules;
 pub mod mos;
 mod output;
 mod processes;
+pub mod s3;
 mod store;
 mod user;
 

@@ -122,6 +122,22 @@ fn what_has_no_equivalent_is_said_and_no_secret_is() {
 }
 
 #[test]
+fn settings_of_the_upload_become_config_publish_yaml() {
+    let space = old();
+    space.write("config/rfs.conf", "S3_ENDPOINT=\"https://s3.example.com:9000\"\nS3_REGION=\"us-east-1\"\nS3_BUCKET=\"mos\"\nS3_PREFIX=\"flists/mos_builder\"\nS3_ACCESS_KEY=\"YOUR_ACCESS_KEY\"\nS3_SECRET_KEY=\"YOUR_SECRET_KEY\"\n");
+    let output = space.run(&["import", "config/rfs.conf"]);
+    assert_eq!(output.code, Some(0), "{output}");
+    assert!(!format!("{output}").contains("YOUR_"), "{output}");
+    space.write("config/publish.yaml", &output.stdout);
+    space.yaml("targets:\n  k: { rule: command, run: 'echo k > $OUT/k', outputs: [k] }\ndist: { 'vmlinuz-{k.v}.efi': k }\n");
+    space.edit_yaml("vmlinuz-{k.v}.efi", "k");
+    // The file is whole: what is missing is a kernel.
+    let refused = space.run(&["publish", "--what", "kernel"]);
+    assert_eq!(refused.code, Some(2), "{refused}");
+    refused.says("no kernel is there to be published");
+}
+
+#[test]
 fn other_files_are_refused() {
     let space = old();
     space.write("notes.txt", SOURCES);

@@ -7,6 +7,7 @@ use clap::Args;
 
 use crate::failure::Failure;
 use crate::import::{self, Block, Kind};
+use crate::publish;
 use crate::ui::Ui;
 
 /// The largest file that is taken for one of these.
@@ -23,18 +24,23 @@ pub struct ImportArgs {
     kind: Option<Kind>,
 }
 
-/// Prints `targets:` with what the files became, and `dist:` where an image comes of it.
+/// Prints `targets:` with what the files became, and `dist:` where an image comes of it; of rfs.conf alone,
+/// config/publish.yaml.
 pub fn run(ui: &Ui, args: &ImportArgs) -> Result<u8, Failure> {
     let mut text = String::from("targets:\n");
     let mut known: Vec<(String, String)> = Vec::new();
     let mut files = Vec::new();
     let mut parts: Vec<Block> = Vec::new();
+    let mut settings = None;
     for path in &args.files {
         files.push((path, kind(path, args.kind)?, read(path)?));
     }
     for (path, kind, content) in files {
         let shown = path.display().to_string();
         let mut imported = import::read(kind, &relative(path), &content);
+        if let Some(fields) = &imported.publish {
+            settings = Some(format!("# {}, of {shown}\n{fields}", publish::config::FILE));
+        }
         for block in imported.targets.iter_mut().filter(|block| !block.off) {
             match known.iter().find(|(name, _)| *name == block.name) {
                 Some((name, first)) => {
@@ -52,6 +58,17 @@ pub fn run(ui: &Ui, args: &ImportArgs) -> Result<u8, Failure> {
             let place = if remark.line == 0 { shown.clone() } else { format!("{shown}:{}", remark.line) };
             ui.warn(&format!("{place}: {}", remark.text));
         }
+    }
+    match settings {
+        Some(settings) if parts.is_empty() => {
+            ui.out(&settings)?;
+            return Ok(0);
+        }
+        Some(_) => {
+            let file = publish::config::FILE;
+            ui.warn(&format!("rfs.conf becomes {file}: `mosbuild import` of it alone prints that"));
+        }
+        None => {}
     }
     let image = import::assembly(&parts);
     if !image.is_empty() {

@@ -15,6 +15,7 @@ pub mod list;
 pub mod lock;
 pub mod log;
 pub mod ls;
+pub mod publish;
 pub mod runs;
 pub mod sbom;
 pub mod schema;

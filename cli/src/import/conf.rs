@@ -69,26 +69,45 @@ pub(super) fn my_init(path: &str) -> Imported {
     all
 }
 
-/// Settings of the upload, a shell's assignments.
+/// Fields of config/publish.yaml by the names of the upload's settings.
+const UPLOAD: [(&str, &str); 5] = [
+    ("S3_ENDPOINT", "endpoint"),
+    ("S3_REGION", "region"),
+    ("S3_BUCKET", "bucket"),
+    ("S3_PREFIX", "prefix"),
+    ("KERNEL_SUBPATH", "kernel_subpath"),
+];
+
+/// Settings of the upload, a shell's assignments: config/publish.yaml, in which the secrets are named and not repeated.
 pub(super) fn rfs(text: &str) -> Imported {
     let mut all = Imported::default();
+    let mut fields = Vec::new();
     for (at, line) in lines(text) {
         let line = line.strip_prefix("export ").unwrap_or(line);
-        let Some((name, _)) = line.split_once('=') else {
+        let Some((name, value)) = line.split_once('=') else {
             all.remark(at, "this is no setting; it is left out");
             continue;
         };
-        // No value is repeated: the keys are among them.
-        let what = match name.trim() {
-            "S3_ACCESS_KEY" | "S3_SECRET_KEY" => {
-                "is a secret: keep it out of the repository, in the environment"
+        let (name, value) = (name.trim(), value.trim().trim_matches(['"', '\'']));
+        if matches!(name, "S3_ACCESS_KEY" | "S3_SECRET_KEY") {
+            all.remark(at, format!("{name} is a secret: keep it out of the repository, in the environment"));
+            continue;
+        }
+        match UPLOAD.iter().find(|(setting, _)| *setting == name) {
+            Some(_) if value.contains(['$', '`']) => {
+                all.remark(
+                    at,
+                    format!("the value of {name} is made by the shell: write it into config/publish.yaml"),
+                );
             }
-            "S3_ENDPOINT" | "S3_REGION" | "S3_BUCKET" | "S3_PREFIX" => {
-                "says where to upload; no target does that"
-            }
-            _ => "is not known",
-        };
-        all.remark(at, format!("{} {what}", name.trim()));
+            Some((_, field)) => fields.push(format!("{field}: {}\n", scalar(value))),
+            // Its value may be a secret.
+            None => all.remark(at, format!("{name} is not known")),
+        }
     }
+    fields.push(
+        "credentials:\n  access_key: { env: S3_ACCESS_KEY }\n  secret_key: { env: S3_SECRET_KEY }\n".into(),
+    );
+    all.publish = Some(fields.concat());
     all
 }

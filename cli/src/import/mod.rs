@@ -61,6 +61,8 @@ pub struct Imported {
     pub targets: Vec<Block>,
     /// In the order of lines.
     pub remarks: Vec<Remark>,
+    /// What config/publish.yaml becomes.
+    pub publish: Option<String>,
 }
 
 impl Imported {

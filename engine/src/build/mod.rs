@@ -27,6 +27,7 @@ use mosbuild_cache::{Digest, Store};
 
 pub use evaluate::{Evaluator, INLINE_FILES, Resolved};
 pub use layout::{ShellStep, prepare_shell};
+pub use place::fill_name;
 pub use prepare::{Prepared, Site, Workspace, named, prepare, prepare_what_can_be};
 
 use crate::events::Sink;

@@ -12,6 +12,7 @@ use sha2::Digest as _;
 use super::driver::{Driver, State};
 use super::{Prepared, Workspace, depot, sign};
 use crate::framed;
+use crate::load::Loaded;
 use crate::plan::{Dirs, StepIx};
 
 /// Name of the checksum file beside the placed ones.
@@ -124,7 +125,8 @@ pub(super) fn place(
             unmade.push(template);
             continue;
         };
-        let path = fill(&template, prepared, facts)?;
+        let path = fill_name(&template, &prepared.loaded, facts)
+            .map_err(|text| PlaceError::Name(format!("dist: {text}")))?;
         let to = dirs.dist.join(&path);
         // First the files that it needs: what is in dist/ never waits for them.
         for depot in prepared.graph.depots.iter().filter(|d| d.target == target && d.output == name) {
@@ -285,22 +287,24 @@ fn template_fits(template: &str, path: &str) -> bool {
     }
 }
 
-/// Fills `{target.fact}` in.
-fn fill(template: &str, prepared: &Prepared, facts: &Facts<'_>) -> Result<String, PlaceError> {
+/// Fills `{target.fact}` in. An error is a line that names the template and the facts that there are.
+pub fn fill_name(
+    template: &str,
+    loaded: &Loaded,
+    facts: &dyn Fn(u32) -> BTreeMap<String, String>,
+) -> Result<String, String> {
     let mut path = String::new();
     let mut rest = template;
     while let Some((head, tail)) = rest.split_once('{') {
         path.push_str(head);
         let (inside, after) = tail.split_once('}').unwrap_or((tail, ""));
         let (name, fact) = inside.rsplit_once('.').unwrap_or((inside, ""));
-        let target = prepared.loaded.target_index(name);
+        let target = loaded.target_index(name);
         let facts = target.map(facts).unwrap_or_default();
         let Some(value) = facts.get(fact) else {
             let known: Vec<&str> = facts.keys().map(String::as_str).collect();
             let known = if known.is_empty() { "none".into() } else { known.join(", ") };
-            return Err(PlaceError::Name(format!(
-                "dist: {template}: {name} has no fact {fact:?}; its facts: {known}"
-            )));
+            return Err(format!("{template}: {name} has no fact {fact:?}; its facts: {known}"));
         };
         path.extend(value.chars().map(|c| if c == '/' || c.is_control() { '_' } else { c }));
         rest = after;

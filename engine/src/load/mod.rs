@@ -19,6 +19,7 @@ mod resolve;
 pub mod schema;
 mod shape;
 mod source;
+mod typed;
 mod vars;
 pub mod yaml;
 
@@ -38,6 +39,7 @@ pub use model::{FieldPath, Mirror, Step, path_text};
 pub use names::nearest;
 pub use overrides::Override;
 pub use source::{Source, field_line};
+pub use typed::Typed;
 
 use check::Subject;
 use model::{Model, RawTarget, span_of};

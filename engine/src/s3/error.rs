@@ -23,6 +23,8 @@ pub enum S3ErrorKind {
     Local,
     /// [`crate::fetch::Watch::cancelled`] said so.
     Cancelled,
+    /// The server does not know this kind of request.
+    Unsupported,
     /// Any other answer.
     Refused,
 }
@@ -112,6 +114,7 @@ pub(super) fn translate(asked: &Asked<'_>, e: &object_store::Error) -> S3Error {
         }
         "NoSuchBucket" | "InvalidBucketName" => error(S3ErrorKind::NoBucket, &format!("there is no bucket {place}: {answer}"))
             .help(format!("create {bucket}, or correct `bucket` and `endpoint`; with a bucket of the same name as a host, `path_style: true` may be meant")),
+        "NotImplemented" => error(S3ErrorKind::Unsupported, &format!("{place} cannot do it: {answer}")),
         "PermanentRedirect" | "TemporaryRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" => {
             error(S3ErrorKind::NoBucket, &format!("{place} is in another region, or elsewhere: {answer}"))
                 .help("correct `region`, or `endpoint`")

@@ -168,7 +168,7 @@ impl Bucket {
             match self.guard(self.store.head(&path), watch).await? {
                 Ok(meta) => Ok(Some(meta.size)),
                 Err(object_store::Error::NotFound { .. }) => Ok(None),
-                Err(e) => Err(self.error(&what, &e)),
+                Err(e) => Err(self.explained(&what, &path, &e, watch).await),
             }
         })
     }
@@ -320,6 +320,16 @@ impl Bucket {
             all.sort_by(|a, b| a.key.cmp(&b.key));
             Ok(all)
         })
+    }
+
+    /// What is wrong, where the answer had no body that would say it, as those to HEAD have none: another request's has.
+    async fn explained(&self, what: &str, key: &Key, e: &object_store::Error, watch: &dyn Watch) -> S3Error {
+        let mut found = self.store.list(Some(key));
+        match self.guard(std::future::poll_fn(|cx| found.as_mut().poll_next(cx)), watch).await {
+            Ok(Some(Err(told))) => self.error(what, &told),
+            Ok(_) => self.error(what, e),
+            Err(cancelled) => cancelled,
+        }
     }
 
     /// A missing object, or a missing bucket, which is no answer about objects.
