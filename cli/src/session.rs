@@ -142,7 +142,8 @@ impl Grounds {
             Some(out) => Some(std::path::absolute(out).map_err(|e| Failure::io(out, e))?),
             None => None,
         };
-        let site = Site { load, registry: Arc::new(mosbuild_rules::registry()), out, state: None };
+        let executors = settings.executors.clone();
+        let site = Site { load, registry: Arc::new(mosbuild_rules::registry()), out, state: None, executors };
         let lock = match access {
             // Where there is no file there is no workspace, and nothing is to be left behind in the folder.
             Access::Write if !place.root.join(&place.file).exists() => {

@@ -4,6 +4,8 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use mosbuild_engine::build::executors::Executors;
+use mosbuild_engine::load::executors::{self, Choice, WORDS};
 use mosbuild_engine::load::names::{Hinter, quote};
 use mosbuild_engine::load::yaml::{self, Limits, Node, Value};
 use mosbuild_engine::load::{Diagnostic, Diagnostics, Mirror};
@@ -12,7 +14,7 @@ use crate::failure::Failure;
 use crate::mirrors;
 
 /// Keys of the file.
-const KEYS: [&str; 5] = ["cache_dir", "jobs", "max_size", "mirrors", "remote"];
+const KEYS: [&str; 7] = ["cache_dir", "container", "executor", "jobs", "max_size", "mirrors", "remote"];
 /// Those that this version reads past.
 const UNUSED: [&str; 2] = ["max_size", "remote"];
 
@@ -25,6 +27,8 @@ pub struct Settings {
     pub jobs: Option<usize>,
     /// Mirrors, tried before those of the workspace: those of the variable, then those of the file.
     pub mirrors: Vec<Mirror>,
+    /// Who runs commands where the workspace leaves it open, and in which image.
+    pub executors: Executors,
     /// Worth saying.
     pub warnings: Vec<String>,
 }
@@ -52,6 +56,22 @@ impl Settings {
             settings.jobs = Some(parse_jobs(&text).ok_or_else(|| {
                 Failure::usage(format!("MOSBUILD_JOBS is {text:?}; a number of at least 1 is wanted"))
             })?);
+        }
+        if let Some(word) = nonempty(env("MOSBUILD_EXECUTOR")) {
+            let text = word.to_string_lossy();
+            settings.executors.choice = Choice::parse(&text).ok_or_else(|| {
+                Failure::usage(format!(
+                    "MOSBUILD_EXECUTOR is {text:?}; one of {} is wanted",
+                    WORDS.join(", ")
+                ))
+            })?;
+        }
+        let text = |name: &str| nonempty(env(name)).map(|text| text.to_string_lossy().into_owned());
+        settings.executors.over.image = text("MOSBUILD_CONTAINER_IMAGE");
+        if let Some(file) = nonempty(env("MOSBUILD_CONTAINER_ARCHIVE")) {
+            let file = PathBuf::from(file);
+            settings.executors.over.archive =
+                Some(std::path::absolute(&file).map_err(|e| Failure::io(&file, e))?);
         }
         if let Some(text) = nonempty(env(mirrors::VARIABLE)) {
             let given = mirrors::from_variable(&text.to_string_lossy())?;
@@ -147,6 +167,26 @@ fn read_root(
                     problems.push(problem.label(why));
                 }
             },
+            "executor" => match node.text().and_then(Choice::parse) {
+                Some(choice) => settings.executors.choice = choice,
+                None => {
+                    let problem = Diagnostic::at("wrong-value", node.span, "wrong value of `executor`");
+                    problems.push(problem.label(format!("one of {} is wanted", WORDS.join(", "))));
+                }
+            },
+            "container" => {
+                let (mut options, wrong) = executors::container(node);
+                match options.archive.as_deref().map(|path| absolute(path, home)).transpose() {
+                    Ok(archive) => options.archive = archive,
+                    Err(why) => {
+                        let problem =
+                            Diagnostic::at("wrong-value", node.span, "wrong `archive` of `container`");
+                        problems.push(problem.label(why));
+                    }
+                }
+                problems.extend(wrong);
+                settings.executors.container = options;
+            }
             "jobs" => match node.text().and_then(parse_jobs) {
                 Some(jobs) => settings.jobs = Some(jobs),
                 None => {
@@ -170,11 +210,15 @@ fn read_root(
 
 fn cache_dir(node: &Node, home: Option<&Path>) -> Result<PathBuf, &'static str> {
     let text = node.text().filter(|t| !t.is_empty()).ok_or("expected a path")?;
-    match (text.strip_prefix("~/"), home) {
-        (Some(rest), Some(home)) => Ok(home.join(rest)),
-        (Some(_), None) => Err("HOME is not set"),
-        (None, _) if Path::new(text).is_absolute() => Ok(text.into()),
-        (None, _) => Err("an absolute path, or one that begins with ~/, is wanted"),
+    absolute(Path::new(text), home)
+}
+
+fn absolute(path: &Path, home: Option<&Path>) -> Result<PathBuf, &'static str> {
+    match (path.strip_prefix("~"), home) {
+        (Ok(rest), Some(home)) => Ok(home.join(rest)),
+        (Ok(_), None) => Err("HOME is not set"),
+        (Err(_), _) if path.is_absolute() => Ok(path.into()),
+        (Err(_), _) => Err("an absolute path, or one that begins with ~/, is wanted"),
     }
 }
 
@@ -214,6 +258,34 @@ mod tests {
         }
         let env = |name: &str| (name == "MOSBUILD_MIRRORS").then(|| "https://a.example/=/srv/a".into());
         assert_eq!(Settings::read(&env).unwrap().mirrors[0].to, ["file:///srv/a"]);
+    }
+
+    #[test]
+    fn executor_and_image_are_those_of_the_file_below_those_of_the_variables() {
+        let text = "executor: container\ncontainer: { archive: ~/b.tar, memory: 2GiB, relabel: true }\n";
+        let executors = read(text).unwrap().executors;
+        assert_eq!(executors.choice, Choice::Container);
+        assert_eq!(executors.container.archive.as_deref(), Some(Path::new("/home/me/b.tar")));
+        assert_eq!((executors.container.memory, executors.container.relabel), (Some(2 << 30), true));
+        for (wrong, why) in [
+            ("executor: docker\n", "one of auto, sandbox, container, host"),
+            ("container: x\n", "expected { image: NAME }"),
+            ("container: { pids: 0 }\n", "`pids`"),
+            ("container: { archive: b.tar }\n", "an absolute path"),
+            ("container: { imag: b }\n", "it has image, archive"),
+        ] {
+            let error = read(wrong).unwrap_err();
+            assert!(error.contains(why), "{error}");
+        }
+        let env = |name: &str| match name {
+            "MOSBUILD_EXECUTOR" => Some(OsString::from("host")),
+            "MOSBUILD_CONTAINER_IMAGE" => Some(OsString::from("builder:1")),
+            _ => None,
+        };
+        let executors = Settings::read(&env).unwrap().executors;
+        assert_eq!((executors.choice, executors.over.image.as_deref()), (Choice::Host, Some("builder:1")));
+        let wrong = |name: &str| (name == "MOSBUILD_EXECUTOR").then(|| OsString::from("vm"));
+        assert!(Settings::read(&wrong).is_err());
     }
 
     #[test]

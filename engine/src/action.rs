@@ -147,7 +147,7 @@ pub struct Command {
     pub memory: Option<u64>,
     /// Stop successfully once all `expect` texts were seen; fail on any `forbid` text.
     pub console: Option<Console>,
-    /// Which executor.
+    /// Which executor; decided after planning, by [`crate::build::executors`].
     pub executor: ExecutorKind,
     /// Whether it takes part in the jobserver (make, cargo).
     pub jobserver: bool,
@@ -207,6 +207,8 @@ pub enum ExecutorKind {
     /// Namespaces; the default.
     #[default]
     Sandbox,
+    /// A container of an image that brings the tools.
+    Container,
     /// The host itself, explicitly asked for: results are marked unsandboxed.
     Host,
 }

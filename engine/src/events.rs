@@ -73,6 +73,15 @@ pub enum Event {
         /// Bytes in all, where the server says so.
         total: Option<u64>,
     },
+    /// An image that containers are made of is loaded or pulled.
+    Image {
+        /// As the configuration names it.
+        image: String,
+        /// Bytes so far.
+        done: u64,
+        /// Bytes in all, where they are known.
+        total: Option<u64>,
+    },
     /// A step's key was found: a hit (nothing runs) or not.
     StepHit {
         /// Target.

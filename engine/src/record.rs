@@ -13,6 +13,7 @@
 //! | argv, script | list of texts, text | |
 //! | declared environment | text, *unset*, or keyed hash of a secret | unset → empty |
 //! | tools | owning packages and their installed closure with versions; else digest; `rustc -vV` | libc6-dev upgraded |
+//! | in a container, in place of tools | the image's id: the digest of its configuration, which names its layers | another image |
 //! | workspace files | path, digest, size, execute bit; symlink target | an edited line, `chmod +x` |
 //! | upstream outputs | digest by input name, never the upstream's key | early cut-off |
 //! | platform, executor, sandbox policy, limits | text | `executor: host` |
@@ -31,6 +32,9 @@ use mosbuild_cache::Digest;
 
 /// The policy of a step that reads a working copy in place of the declared source.
 pub const OVERRIDE: &str = "override";
+
+/// The policy that names the image of a step's container, in place of the host's tools.
+pub const IMAGE: &str = "image";
 
 /// Version of the record's bytes.
 pub const SCHEMA: u32 = 1;
@@ -53,7 +57,7 @@ pub enum Part {
     BuiltinVersion,
     /// `x86_64-linux`.
     Platform,
-    /// `sandbox` or `host`.
+    /// `sandbox`, `container` or `host`.
     Executor,
     /// A limit or freedom of the sandbox, by name.
     Policy(String),

@@ -52,6 +52,8 @@ pub struct RuleType {
     pub name: &'static str,
     /// Raised whenever the plan for the same fields changes its meaning; in every key.
     pub version: u32,
+    /// Whether it plans commands: then its targets may say who runs them, by [`EXECUTOR`].
+    runs_commands: bool,
     schema: fn() -> Value,
     parse: fn(Value) -> Result<Box<dyn Rule>, String>,
 }
@@ -65,6 +67,7 @@ impl RuleType {
         RuleType {
             name,
             version,
+            runs_commands: false,
             schema: || schemars::schema_for!(T).into(),
             parse: |value| {
                 serde_json::from_value::<T>(value)
@@ -73,7 +76,27 @@ impl RuleType {
             },
         }
     }
+
+    /// The same, of a rule that plans commands.
+    pub fn runs_commands(self) -> RuleType {
+        RuleType { runs_commands: true, ..self }
+    }
+
+    fn whole_schema(&self) -> Value {
+        let mut schema = (self.schema)();
+        if self.runs_commands
+            && let Some(object) = schema.as_object_mut()
+            && let Some(fields) =
+                object.entry("properties").or_insert_with(|| serde_json::json!({})).as_object_mut()
+        {
+            fields.insert(EXECUTOR.into(), crate::load::executors::field_schema());
+        }
+        schema
+    }
 }
+
+/// The field of targets that says who runs their commands; none of a rule's own.
+pub const EXECUTOR: &str = "executor";
 
 /// The rules that there are.
 pub struct Registry {
@@ -111,7 +134,13 @@ impl Registry {
     pub fn instantiate(&self, name: &str, value: &Value) -> Result<Box<dyn Rule>, String> {
         let kind = self.types.iter().find(|t| t.name == name);
         let kind = kind.ok_or_else(|| format!("unknown rule {name}"))?;
-        (kind.parse)(value.clone())
+        let mut value = value.clone();
+        if kind.runs_commands
+            && let Some(fields) = value.as_object_mut()
+        {
+            fields.remove(EXECUTOR);
+        }
+        (kind.parse)(value)
     }
 }
 
@@ -120,7 +149,7 @@ impl RuleFactory for Registry {
         self.schemas.get_or_init(|| {
             self.types
                 .iter()
-                .map(|t| RuleSchema { name: t.name.into(), version: t.version, schema: (t.schema)() })
+                .map(|t| RuleSchema { name: t.name.into(), version: t.version, schema: t.whole_schema() })
                 .collect()
         })
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mosbuild_engine::action::{
-    Command, CommandOutput, DEPS_DIR, ExecutorKind, Input, OutKind, Place, Step, StepInput, Work,
+    Command, CommandOutput, DEPS_DIR, Input, OutKind, Place, Step, StepInput, Work,
 };
 use mosbuild_engine::field;
 use mosbuild_engine::load::{
@@ -42,9 +42,6 @@ pub struct CommandRule {
     /// Host programs beside those of the Essential packages.
     #[serde(default)]
     tools: OneOrMany,
-    /// Who runs it.
-    #[serde(default)]
-    executor: Executor,
     /// Seconds after which it is stopped.
     #[schemars(range(min = 1, max = 31_536_000))]
     timeout: Option<u64>,
@@ -59,14 +56,6 @@ enum Outputs {
     List(Vec<String>),
     /// In the order of the file: the first is the default.
     Named(#[schemars(with = "BTreeMap<String, String>")] serde_json::Map<String, serde_json::Value>),
-}
-
-#[derive(Clone, Copy, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum Executor {
-    #[default]
-    Sandbox,
-    Host,
 }
 
 struct Declared {
@@ -226,10 +215,6 @@ impl Rule for CommandRule {
             outputs,
             timeout: self.timeout.map(Duration::from_secs),
             memory: self.memory.as_deref().and_then(size::bytes),
-            executor: match self.executor {
-                Executor::Sandbox => ExecutorKind::Sandbox,
-                Executor::Host => ExecutorKind::Host,
-            },
             jobserver: true,
             ..Command::default()
         };

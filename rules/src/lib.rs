@@ -66,16 +66,16 @@ pub fn kernel_programs(config: &str) -> std::collections::BTreeSet<&'static str>
 /// Every rule, with the version that is in the keys of its steps: raise it when the same fields make another plan.
 pub fn registry() -> Registry {
     Registry::new(vec![
-        RuleType::of::<boot_test::BootTest>("boot-test", boot_test::VERSION),
-        RuleType::of::<command::CommandRule>("command", 1),
-        RuleType::of::<component::Component>("component", 1),
+        RuleType::of::<boot_test::BootTest>("boot-test", boot_test::VERSION).runs_commands(),
+        RuleType::of::<command::CommandRule>("command", 1).runs_commands(),
+        RuleType::of::<component::Component>("component", 1).runs_commands(),
         RuleType::of::<cpio::Cpio>("cpio", 1),
         RuleType::of::<files::Files>("files", 1),
         RuleType::of::<firmware::Firmware>("firmware", firmware::VERSION),
         RuleType::of::<flist::Flist>("flist", 1),
         RuleType::of::<group::Group>("group", 1),
-        RuleType::of::<kernel::Kernel>("kernel", kernel::VERSION),
-        RuleType::of::<linux::Linux>("linux", linux::VERSION),
+        RuleType::of::<kernel::Kernel>("kernel", kernel::VERSION).runs_commands(),
+        RuleType::of::<linux::Linux>("linux", linux::VERSION).runs_commands(),
         RuleType::of::<miniroot::Miniroot>("miniroot", 1),
         RuleType::of::<modules::Modules>("modules", modules::VERSION),
         RuleType::of::<packages::Packages>("packages", 1),

@@ -5,6 +5,7 @@
 pub mod alpine;
 pub mod apks;
 pub mod archive;
+pub mod fake_daemon;
 pub mod firmware;
 pub mod git;
 pub mod git_stand;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use mosbuild_engine::action::{ExecutorKind, Work};
+use mosbuild_engine::build::executors::{self, Executing};
 use mosbuild_engine::exec::{probe, probe_root};
 use mosbuild_engine::plan::{StepGraph, plan_what_can_be};
 use mosbuild_engine::tools::{Identity, Missing};
@@ -45,9 +46,14 @@ struct Finding {
 /// Examines.
 pub fn run(ui: &Ui, global: &GlobalArgs, args: &DoctorArgs) -> Result<u8, Failure> {
     let mut session = Session::open(ui, global, &args.store, Access::Read)?;
-    let (graph, mut findings) = planned(&session);
+    let (mut graph, mut findings) = planned(&session);
+    let loaded = session.workspace.loaded.clone();
+    let user = &session.workspace.site.executors;
+    let executing = executors::decide(&mut graph, &loaded, user, &|_| true, None);
     let needs = needs(&session, &graph);
+    findings.extend(executor(&executing, &needs));
     findings.extend(sandbox(&needs));
+    findings.extend(container(&executing, &needs));
     findings.extend(tools(&mut session, &needs.tools));
     findings.extend(needs.programs.iter().map(|(program, targets)| on_host(program, targets)));
     findings.push(store(session.store().root()));
@@ -93,6 +99,7 @@ struct Needs {
     /// Program that works outside of sandboxes → targets.
     programs: BTreeMap<&'static str, BTreeSet<String>>,
     sandboxed: BTreeSet<String>,
+    contained: BTreeSet<String>,
     /// Some step runs in a root of its own: packages are installed so.
     rooted: bool,
     /// Some step runs a virtual machine.
@@ -116,6 +123,11 @@ fn needs(session: &Session, graph: &StepGraph) -> Needs {
                 continue;
             }
         };
+        if command.executor == ExecutorKind::Container {
+            // Its image has the tools.
+            needs.contained.insert(target);
+            continue;
+        }
         for tool in &command.tools {
             needs.tools.entry(tool.clone()).or_default().insert(target.clone());
         }
@@ -126,6 +138,40 @@ fn needs(session: &Session, graph: &StepGraph) -> Needs {
         }
     }
     needs
+}
+
+/// What was left to mosbuild to choose, and what it came to.
+fn executor(executing: &Executing, needs: &Needs) -> Option<Finding> {
+    let (kind, why) = executing.auto.as_ref()?;
+    let (word, targets) = match kind {
+        ExecutorKind::Container => ("container", &needs.contained),
+        _ => ("sandbox", &needs.sandboxed),
+    };
+    Some(Finding {
+        what: "executor".into(),
+        needed_by: targets.iter().cloned().collect(),
+        found: Ok(format!("auto is the {word}: {why}")),
+        help: Vec::new(),
+    })
+}
+
+/// The daemon and the image.
+fn container(executing: &Executing, needs: &Needs) -> Option<Finding> {
+    if needs.contained.is_empty() {
+        return None;
+    }
+    let (found, help) = match (&executing.container, &executing.no_container) {
+        (Some(container), _) => {
+            let id = container.image_id();
+            let short = id.get(.."sha256:".len() + 12).unwrap_or(id);
+            let image = if id == container.image_name() { String::new() } else { format!(" ({short})") };
+            (Ok(format!("{}, {}{image}", container.daemon(), container.image_name())), Vec::new())
+        }
+        (None, Some(trouble)) => (Err(trouble.message.clone()), trouble.help.clone()),
+        (None, None) => return None,
+    };
+    let needed_by = needs.contained.iter().cloned().collect();
+    Some(Finding { what: "container".into(), needed_by, found, help })
 }
 
 fn sandbox(needs: &Needs) -> Option<Finding> {

@@ -7,7 +7,7 @@ use clap::Args;
 use mosbuild_cache::{ActionResult, Digest};
 use mosbuild_engine::action::Input;
 use mosbuild_engine::load::OutputKind;
-use mosbuild_engine::record::{ActionRecord, Part, Value};
+use mosbuild_engine::record::{ActionRecord, IMAGE, Part, Value};
 use mosbuild_engine::run_record::Runs;
 use mosbuild_engine::why::path_of;
 use serde_json::{Value as Json, json};
@@ -252,6 +252,7 @@ fn row(part: &Part, value: &Value, step: &StepView) -> Option<(String, String)> 
         Part::Env(name) => (format!("env {name}"), value_text(value)),
         Part::Param(name) => (format!("param {name}"), value_text(value)),
         Part::Executor => ("executor".into(), value_text(value)),
+        Part::Policy(name) if name == IMAGE => (IMAGE.into(), value_text(value)),
         _ => return None,
     })
 }

@@ -66,6 +66,7 @@ impl Sink for JsonLines {
                 | Event::ItemFinished { .. }
                 | Event::TargetFinished { .. }
                 | Event::Download { .. }
+                | Event::Image { .. }
         );
         if !frequent {
             written = written.and_then(|()| output.to.flush());

@@ -37,6 +37,10 @@ impl Narrator {
                 Some([Some(text), github].into_iter().flatten().collect::<Vec<_>>().join("\n"))
             }
             _ if self.verbosity < 0 => None,
+            Event::Image { image, done, total } if self.verbosity >= 0 => Some(match total {
+                Some(total) => format!("image {image}: {} of {}", size(*done), size(*total)),
+                None => format!("image {image}: {}", size(*done)),
+            }),
             Event::Locked { id } => {
                 Some(format!("{}  {id}  (in mosbuild.lock)", Paint::Cyan.on(self.color, "locked ")))
             }

@@ -108,8 +108,15 @@ pub fn run(
     };
     let state = dir.join(STATE);
     std::fs::create_dir_all(&state).map_err(failed(&state))?;
-    let site = Site { load, registry: Arc::new(mosbuild_rules::registry()), out: None, state: Some(state) };
     let settings = Settings::read(&environment)?;
+    let executors = settings.executors.clone();
+    let site = Site {
+        load,
+        registry: Arc::new(mosbuild_rules::registry()),
+        out: None,
+        state: Some(state),
+        executors,
+    };
     interrupt::watch(ui);
     let below = Store::open(&dir.join(BELOW))?;
     let below = match turn {

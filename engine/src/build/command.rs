@@ -36,6 +36,7 @@ pub(super) fn run(job: &Job, command: &Command, log: &mut Vec<u8>) -> Result<Exe
     let layout = lay_out(job.node(), command, &job.inputs, &job.prepared, &job.store, &mut scratch)?;
     let executor: &dyn Executor = match command.executor {
         ExecutorKind::Sandbox => &exec::Sandbox,
+        ExecutorKind::Container => job.prepared.container.as_ref().ok_or_else(no_container)?,
         ExecutorKind::Host => &exec::Host,
     };
     let secrets = secrets(command);
@@ -58,8 +59,12 @@ pub(super) fn run(job: &Job, command: &Command, log: &mut Vec<u8>) -> Result<Exe
     if outcome.alone {
         scratch.recycle();
     }
-    let sandboxed = command.executor == ExecutorKind::Sandbox;
+    let sandboxed = command.executor != ExecutorKind::Host;
     Ok(Execution { outputs, facts, notes: Vec::new(), sandboxed })
+}
+
+fn no_container() -> StepError {
+    StepError::new("no container was made ready; this is a fault of mosbuild")
 }
 
 /// Values of the variables that are declared as secrets.
@@ -102,6 +107,9 @@ fn explain(job: &Job, command: &Command, outcome: &exec::Outcome, log: &[u8]) ->
             quoted(&outcome.missing)
         ),
         End::Exit(code) => format!("it exited with code {code} after {seconds:.1} s"),
+        End::OutOfMemory => {
+            format!("it was killed after {seconds:.1} s for want of memory{}", bound(job, command))
+        }
         End::Signal(9) if command.memory.is_some() => "it was killed (memory limit?)".into(),
         End::Signal(signal) => format!("it was killed by signal {signal}"),
         End::TimedOut if !outcome.missing.is_empty() => format!(
@@ -124,7 +132,12 @@ fn explain(job: &Job, command: &Command, outcome: &exec::Outcome, log: &[u8]) ->
     }
     if let End::Exit(code) = outcome.end {
         let tail = String::from_utf8_lossy(&log[log.len().saturating_sub(4096)..]).into_owned();
+        let contained = command.executor == ExecutorKind::Container;
         let hint = match code {
+            127 if contained => job.prepared.container.as_ref().map(|container| {
+                format!("what is not found has to be in the image {}", container.image_name())
+            }),
+            _ if contained => None,
             127 => crate::tools::explain_127(&tail),
             _ => crate::tools::explain_tool(&tail),
         };
@@ -132,10 +145,19 @@ fn explain(job: &Job, command: &Command, outcome: &exec::Outcome, log: &[u8]) ->
             error = error.help(hint);
         }
     }
-    if command.executor == ExecutorKind::Sandbox && outcome.end != End::Cancelled {
+    if command.executor != ExecutorKind::Host && outcome.end != End::Cancelled {
         error = error.help(format!("`mosbuild shell {}` opens a shell where it ran", job.target()));
     }
     error
+}
+
+/// What a container could have.
+fn bound(job: &Job, command: &Command) -> String {
+    let of_workspace = || job.prepared.loaded.execution.container.memory;
+    match command.memory.or_else(of_workspace) {
+        Some(bytes) => format!(": its container may have {} MiB in all", bytes >> 20),
+        None => String::new(),
+    }
 }
 
 fn quoted(texts: &[String]) -> String {

@@ -10,7 +10,7 @@ use crate::action::{Command, EnvVar, ExecutorKind, Input, OutKind, Pinned, Work}
 use crate::inputs::{Source, Sources};
 use crate::load::Loaded;
 use crate::plan::{StepGraph, StepNode};
-use crate::record::{ActionRecord, OVERRIDE, Part, SCHEMA, Value};
+use crate::record::{ActionRecord, IMAGE, OVERRIDE, Part, SCHEMA, Value};
 use crate::rule::Registry;
 use crate::tools::Identity;
 
@@ -43,6 +43,8 @@ pub struct Evaluator<'a> {
     pub platform: &'a str,
     /// Key of the hashes that stand for secrets.
     pub secret_key: &'a [u8; 32],
+    /// Id of the image that containers are made of.
+    pub image: Option<&'a str>,
     /// For trees too large to be inlined.
     pub store: &'a Store,
 }
@@ -122,6 +124,7 @@ impl Evaluator<'_> {
             Part::Executor,
             match c.executor {
                 ExecutorKind::Sandbox => "sandbox",
+                ExecutorKind::Container => "container",
                 ExecutorKind::Host => "host",
             },
         );
@@ -148,7 +151,13 @@ impl Evaluator<'_> {
         }
         // A command in a root of its own sees no tool of the host.
         let base = (c.executor == ExecutorKind::Sandbox && !rooted).then_some(crate::tools::BASE);
-        for tool in c.tools.iter().map(String::as_str).chain(base) {
+        let contained = c.executor == ExecutorKind::Container;
+        if contained && let Some(image) = self.image {
+            record.text(Part::Policy(IMAGE.into()), image);
+        }
+        // The image stands for the tools, whichever they are.
+        let tools = c.tools.iter().filter(|_| !contained);
+        for tool in tools.map(String::as_str).chain(base) {
             if let Some(identity) = self.tools.get(tool) {
                 record.set(Part::Tool(tool.to_owned()), tool_value(identity));
             }

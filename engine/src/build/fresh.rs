@@ -13,23 +13,27 @@ use serde::{Deserialize, Serialize};
 use super::place::Placed;
 use super::{BuildOptions, Goal, Prepared, Report, Site, Workspace, overrides};
 use crate::events::{EVENTS_SCHEMA, Event, Outcome, Sink};
+use crate::exec::{Container, ContainerOptions};
 use crate::framed;
 use crate::load::Override;
 use crate::lockfile;
 use crate::run_record::{RunHead, Runs, new_id};
 
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// A file whose stamps are younger than this when the stamp is taken may change again unseen, where the file
 /// system's clock is coarse (facts: racy git).
 const RACY_NANOS: i128 = 20_000_000;
 
 /// Variables that decide which tools are found.
-const TOOL_ENV: [&str; 4] = ["PATH", "HOME", "RUSTUP_TOOLCHAIN", "MOSBUILD_DPKG_ROOT"];
+const TOOL_ENV: [&str; 6] =
+    ["PATH", "HOME", "RUSTUP_TOOLCHAIN", "MOSBUILD_DPKG_ROOT", "DOCKER_HOST", "CONTAINER_HOST"];
 
 #[derive(Serialize, Deserialize)]
 struct Stamp {
     /// What was asked: requested targets, dist directory, host variables.
     request: Request,
+    /// Image that containers were made of, and its id then, where its name may stand for another by now.
+    image: Option<(ContainerOptions, String)>,
     /// Stat of every file, folder and tool that the keys were made from, and of the placed files.
     stats: Vec<(PathBuf, Stat)>,
     /// The run whose steps and records this state equals.
@@ -54,6 +58,8 @@ struct Request {
     env: BTreeMap<String, Option<Digest>>,
     /// Working copies in place of sources.
     overrides: Vec<(String, PathBuf)>,
+    /// What the user says of executors.
+    executors: String,
 }
 
 /// Keyed hashes of host variables as they are now.
@@ -74,8 +80,16 @@ impl Request {
     ) -> Request {
         let given = &site.load.overrides;
         let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        let executors = format!("{:?}", site.executors);
         let overrides = given.iter().map(|(target, path)| (target.clone(), absolute(path))).collect();
-        Request { graph, requested: options.requested.clone(), dist: site.dirs().dist, env, overrides }
+        Request {
+            graph,
+            requested: options.requested.clone(),
+            dist: site.dirs().dist,
+            env,
+            overrides,
+            executors,
+        }
     }
 
     /// The request for the file as it is now.
@@ -131,6 +145,11 @@ pub(super) fn unchanged(
         0..256 => stamp.stats.iter().all(same),
         _ => stamp.stats.par_iter().with_min_len(128).all(same),
     };
+    if let Some((options, id)) = &stamp.image
+        && !Container::open(options, None).is_ok_and(|container| container.image_id() == id)
+    {
+        return None;
+    }
     let runs = Runs::of(&dirs.state);
     if !all || !runs.dir(&stamp.run).join("steps").exists() {
         return None;
@@ -185,6 +204,9 @@ pub(super) fn remember(
     }
     paths.extend(prepared.host.watched());
     paths.extend(prepared.graph.watched.iter().cloned());
+    if prepared.container.is_some() {
+        paths.extend(workspace.site.executors.options(&prepared.loaded).archive);
+    }
     paths.extend(placed.all.iter().cloned());
     paths.extend(placed.depots.iter().cloned());
     paths.push(workspace.dirs.dist.join(super::place::SUMS));
@@ -209,8 +231,15 @@ pub(super) fn remember(
     let env = env_hashes(deciding, &prepared.secret_key);
     // The digest of the text that was built, which may have been edited since.
     let request = Request::new(prepared.loaded.digest, &workspace.site, options, env);
+    let image = prepared.container.as_ref().map(|container| {
+        let options = workspace.site.executors.options(&prepared.loaded);
+        (options, container.image_id().to_owned())
+    });
+    // An archive is a file like others, above; a name may stand for another image by now.
+    let image = image.filter(|(options, _)| options.archive.is_none());
     let stamp = Stamp {
         request,
+        image,
         requested: head.requested.clone(),
         stats,
         run: head.id.clone(),

@@ -28,7 +28,7 @@ pub(super) struct Layout {
 
 /// A prepared sandbox for `mosbuild shell`: the job is interactive and runs `sh`.
 pub struct ShellStep {
-    /// To be run by [`exec::Sandbox`].
+    /// To be run by the command's executor.
     pub job: exec::Job,
     /// Keeps the materialised inputs until the shell ends.
     pub scratch: Scratch,
@@ -65,6 +65,7 @@ pub(super) fn lay_out(
     scratch: &mut Scratch,
 ) -> Result<Layout, StepError> {
     let host = command.executor == ExecutorKind::Host;
+    let contained = command.executor == ExecutorKind::Container;
     let rooted = node.step.is_rooted();
     let (mut root, mut owners, mut roots) = (None, Vec::new(), Vec::new());
     let base = &scratch.path().to_owned();
@@ -113,7 +114,7 @@ pub(super) fn lay_out(
                     scratch.dir(&aside)?;
                     mounts.push(Mount::writable(&aside, path));
                     writable.push((path.clone(), aside));
-                } else if exec::overlay_works(base) {
+                } else if !contained && exec::overlay_works(base) {
                     let (upper, inner) = (base.join(format!("up{at}")), base.join(format!("wk{at}")));
                     scratch.dir(&upper)?;
                     scratch.dir(&inner)?;
@@ -144,6 +145,8 @@ pub(super) fn lay_out(
     }
     let path = if host {
         std::env::var_os("PATH").unwrap_or_default()
+    } else if contained {
+        prepared.container.as_ref().map(|container| container.path().into()).unwrap_or_default()
     } else if rooted {
         OsString::from("/usr/sbin:/usr/bin:/sbin:/bin")
     } else {
@@ -175,7 +178,12 @@ pub(super) fn lay_out(
             env.insert(name.into(), value);
         }
     }
-    if command.jobserver {
+    if command.jobserver && contained {
+        // No descriptor can be handed in: it has as many jobs as all steps together may have.
+        let slots = prepared.pool.slots();
+        env.insert("MAKEFLAGS".into(), format!(" -j{slots}").into());
+        env.insert("CARGO_BUILD_JOBS".into(), slots.to_string().into());
+    } else if command.jobserver {
         let auth = format!(" -j --jobserver-auth={JOBSERVER_READ},{JOBSERVER_WRITE}");
         env.insert("MAKEFLAGS".into(), auth.clone().into());
         env.insert("CARGO_MAKEFLAGS".into(), auth.into());
@@ -194,7 +202,7 @@ pub(super) fn lay_out(
         mounts,
         limits: Limits { time: command.timeout, memory: command.memory },
         log: base.join("log"),
-        jobserver: command.jobserver.then(|| prepared.pool.fds()),
+        jobserver: (command.jobserver && !contained).then(|| prepared.pool.fds()),
         console: command.console.as_ref().map(|c| exec::Console {
             expect: c.expect.clone(),
             forbid: c.forbid.clone(),

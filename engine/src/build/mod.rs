@@ -6,6 +6,7 @@ mod command;
 mod depot;
 mod driver;
 mod evaluate;
+pub mod executors;
 mod forecast;
 mod fresh;
 mod items;
@@ -226,7 +227,7 @@ pub fn build(
     }
     let mut workspace = Workspace::open(site)?;
     workspace.memory.recall(&crate::run_record::Runs::of(&workspace.dirs.state), store);
-    let prepared = prepare(&mut workspace, store, options)?;
+    let prepared = prepare(&mut workspace, store, options, Some(&sink))?;
     let report = driver::run(&mut workspace, prepared, store, options, sink, (started, began));
     // The program is about to end: taking all this apart, allocation by allocation, is a tenth of a second for 10,000
     // targets. The database is closed, so that another build may open it.

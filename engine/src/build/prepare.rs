@@ -3,15 +3,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use mosbuild_cache::{Digest, StatCache, State, Store};
 
 use super::evaluate::Evaluator;
+use super::executors::{self, Executors};
 use super::locking::{Wanted, wanted};
 use super::{Blocked, BuildError, BuildOptions, Goal, overrides};
 use crate::action::{EnvVar, ExecutorKind, Input, Work};
-use crate::exec::{CancelToken, jobserver::Pool};
+use crate::events::{Event, Sink};
+use crate::exec::container::Bring;
+use crate::exec::{CancelToken, Container, jobserver::Pool};
 use crate::fetch::{FetchOptions, Fetcher};
 use crate::inputs::Sources;
 use crate::load::{Diagnostics, LoadOptions, Loaded};
@@ -32,6 +36,8 @@ pub struct Site {
     pub out: Option<PathBuf>,
     /// Where the state is, if not in `.mosbuild`.
     pub state: Option<PathBuf>,
+    /// What the user says of executors.
+    pub executors: Executors,
 }
 
 impl Site {
@@ -134,6 +140,8 @@ pub struct Prepared {
     pub blocked: BTreeMap<u32, Blocked>,
     /// Why no step can be sandboxed here; never where a build is prepared.
     pub no_sandbox: Option<Blocked>,
+    /// Runs the steps that are run in containers.
+    pub container: Option<Container>,
 }
 
 impl Prepared {
@@ -147,18 +155,34 @@ impl Prepared {
             tools: &self.tools,
             platform: &self.platform,
             secret_key: &self.secret_key,
+            image: self.container.as_ref().map(Container::image_id),
             store,
         }
     }
 }
 
-/// Plans, hashes and identifies; refuses what is missing.
+/// Plans, hashes and identifies; refuses what is missing. With a sink, which is told how far it is, an image that containers
+/// are made of and that is absent is brought in.
 pub fn prepare(
     workspace: &mut Workspace,
     store: &Store,
     options: &BuildOptions,
+    sink: Option<&Arc<dyn Sink>>,
 ) -> Result<Prepared, BuildError> {
-    prepare_with(workspace, store, options, Lacking::Refused)
+    prepare_with(workspace, store, options, Lacking::Refused, sink.map(bring).as_ref())
+}
+
+/// Tells of an image that is brought in, now and then.
+fn bring(sink: &Arc<dyn Sink>) -> Bring {
+    const OFTEN: Duration = Duration::from_secs(2);
+    let (sink, last) = (sink.clone(), Mutex::new(None::<Instant>));
+    Arc::new(move |image, done, total| {
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_none_or(|at| at.elapsed() >= OFTEN) || Some(done) == total {
+            *last = Some(Instant::now());
+            sink.event(&Event::Image { image: image.to_owned(), done, total });
+        }
+    })
 }
 
 /// The same for who runs nothing: a target that this host lacks something for is marked, and the others are as they
@@ -168,7 +192,7 @@ pub fn prepare_what_can_be(
     store: &Store,
     options: &BuildOptions,
 ) -> Result<Prepared, BuildError> {
-    prepare_with(workspace, store, options, Lacking::Marked)
+    prepare_with(workspace, store, options, Lacking::Marked, None)
 }
 
 /// What becomes of targets that this host lacks something for.
@@ -183,6 +207,7 @@ fn prepare_with(
     store: &Store,
     options: &BuildOptions,
     lacking: Lacking,
+    bring: Option<&Bring>,
 ) -> Result<Prepared, BuildError> {
     overrides::refuse_locked(&workspace.loaded, options.locked)?;
     let secret_key = secret_key(store.root())?;
@@ -210,20 +235,34 @@ fn prepare_with(
     let mut active = wanted(&graph, options.goal);
     locked(&graph, &active, &pins, loaded.options().profile.as_deref())?;
 
+    let executing = executors::decide(
+        &mut graph,
+        &loaded,
+        &workspace.site.executors,
+        &|ix| active[ix] == Wanted::Run,
+        bring,
+    );
+    if lacking == Lacking::Refused
+        && let Some(error) = executing.refusal(&loaded)
+    {
+        return Err(error);
+    }
+    let (no_sandbox, no_container) = executing.blocked();
+    if let Some(refused) = &no_container {
+        block_containers(&graph, refused, &mut active, &mut blocked);
+    }
+
     let mut wanted: Vec<(u32, Input)> = Vec::new();
     let mut tool_names = BTreeSet::new();
     let mut host_env = BTreeSet::new();
-    let (mut sandboxed, mut rooted, mut bare) = (false, false, false);
     for (node, active) in graph.steps.iter().zip(&active) {
         if *active == Wanted::No {
             continue;
         }
-        if let Work::Builtin(b) = &node.step.work {
-            rooted |= b.asks_in_a_root();
-            if *active == Wanted::Run {
-                bare |= !b.tools().is_empty();
-                tool_names.extend(b.tools().iter().map(|t| (*t).to_owned()));
-            }
+        if let Work::Builtin(b) = &node.step.work
+            && *active == Wanted::Run
+        {
+            tool_names.extend(b.tools().iter().map(|t| (*t).to_owned()));
         }
         for input in &node.step.inputs {
             if !matches!(input.from, Input::Upstream { .. } | Input::Step { .. }) {
@@ -231,11 +270,10 @@ fn prepare_with(
             }
         }
         if let Work::Command(c) = &node.step.work {
-            if *active == Wanted::Run {
+            // Those of a container are its image's.
+            if *active == Wanted::Run && c.executor != ExecutorKind::Container {
                 tool_names.extend(c.tools.iter().cloned());
             }
-            sandboxed |= c.executor == ExecutorKind::Sandbox;
-            rooted |= node.step.is_rooted();
             host_env.extend(c.env.values().filter_map(|v| match v {
                 EnvVar::Host { name, .. } => Some(name.clone()),
                 EnvVar::Value(_) => None,
@@ -246,24 +284,6 @@ fn prepare_with(
     wanted.dedup();
     let sources = Sources::collect(&loaded, &wanted, &mut workspace.stat_cache)
         .map_err(|e| BuildError::new(2, e.to_string()))?;
-    let probed = match (rooted, sandboxed || bare) {
-        (true, _) => crate::exec::probe_root(),
-        (false, true) => crate::exec::probe(),
-        (false, false) => Ok(()),
-    };
-    let mut no_sandbox = None;
-    if let Err(unavailable) = probed {
-        let error = BuildError::new(3, format!("steps cannot be sandboxed here: {}", unavailable.reason))
-            .help(unavailable.remedy);
-        let error = match rooted || bare {
-            true => error,
-            false => error.help("or set `executor: host` on the targets that may run without a sandbox"),
-        };
-        if lacking == Lacking::Refused {
-            return Err(error);
-        }
-        no_sandbox = error.into_blocked();
-    }
     let names: Vec<String> = tool_names.into_iter().collect();
     let (tools, missing) = workspace.host.identify_what_is_there(&names);
     if lacking == Lacking::Refused && !missing.is_empty() {
@@ -308,6 +328,7 @@ fn prepare_with(
         state: workspace.dirs.state.clone(),
         blocked,
         no_sandbox,
+        container: executing.container,
     })
 }
 
@@ -321,6 +342,21 @@ fn not_planned(loaded: &Loaded, errors: plan::PlanErrors) -> BuildError {
     BuildError { exit, diagnostics: None, errors: errors.into_iter().map(placed).collect() }
 }
 
+/// Blocks the targets with steps for which no container can be had: without the image they have no key.
+fn block_containers(
+    graph: &StepGraph,
+    refused: &Blocked,
+    active: &mut [Wanted],
+    blocked: &mut BTreeMap<u32, Blocked>,
+) {
+    for (node, active) in graph.steps.iter().zip(active) {
+        if matches!(&node.step.work, Work::Command(c) if c.executor == ExecutorKind::Container) {
+            *active = Wanted::No;
+            blocked.entry(node.target).or_insert_with(|| refused.clone());
+        }
+    }
+}
+
 /// Blocks the targets with steps for which a tool is missing. Such a step has no key, since it has no identity of the
 /// tool: nothing is wanted of it.
 fn block_for_tools(
@@ -332,7 +368,8 @@ fn block_for_tools(
     for (node, active) in graph.steps.iter().zip(active) {
         let needs = |m: &&MissingTool| match &node.step.work {
             Work::Command(c) => {
-                c.tools.contains(&m.tool) || m.tool == BASE && c.executor == ExecutorKind::Sandbox
+                c.executor != ExecutorKind::Container && c.tools.contains(&m.tool)
+                    || m.tool == BASE && c.executor == ExecutorKind::Sandbox
             }
             Work::Builtin(b) => {
                 let tools = b.tools();

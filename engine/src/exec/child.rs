@@ -285,10 +285,21 @@ fn perform(root: RawFd, index: usize, op: &Op) -> Result<()> {
         Op::Mount { kind, to, flags, data } => {
             let target = open_beneath(root, index, &to.path, O_PATH_DIR)?;
             sys!(Stage::Op, index, libc::fchdir(target))?;
-            let kind = kind.as_ptr();
-            sys!(Stage::Op, index, libc::mount(kind, c".".as_ptr(), kind, *flags, data.as_ptr().cast()))?;
+            let of = kind.as_ptr();
+            let made =
+                sys!(Stage::Op, index, libc::mount(of, c".".as_ptr(), of, *flags, data.as_ptr().cast()));
             sys!(Stage::Op, index, libc::fchdir(root))?;
             close(target);
+            match made {
+                // Parts of /proc are covered, as in a container, and the kernel allows no new one that would uncover
+                // them: then the container's own, covers and all. Its /proc/self is right all the same.
+                Err(failure) if failure.errno == libc::EPERM && *kind == c"proc" => {
+                    let attributes =
+                        libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
+                    bind(root, index, c"/proc", to, true, attributes).map_err(|_| failure)?;
+                }
+                other => drop(other?),
+            }
         }
     }
     Ok(())

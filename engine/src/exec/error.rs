@@ -15,6 +15,10 @@ pub enum ExecError {
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
 
+    /// A daemon that runs containers is not there, refuses, or went away.
+    #[error(transparent)]
+    Container(#[from] super::container::Trouble),
+
     /// The kernel or the file system refuses an overlay here; the caller can copy instead.
     #[error("the overlay at {} was refused: {source}", at.display())]
     OverlayRefused {
@@ -29,6 +33,15 @@ pub enum ExecError {
     NotFound {
         /// As given in argv.
         program: String,
+    },
+
+    /// The program is not in the container's image.
+    #[error("{program}: command not found in the image {image}; the image must bring it")]
+    NotInImage {
+        /// As given in argv.
+        program: String,
+        /// As the configuration names it.
+        image: String,
     },
 
     /// The program is there and cannot be executed.
@@ -76,6 +89,7 @@ impl ExecError {
         let full = |e: &io::Error| matches!(e.kind(), StorageFull | QuotaExceeded);
         match self {
             Self::Io { source, .. } | Self::Setup { source, .. } if full(source) => 1,
+            Self::Container(trouble) => trouble.exit,
             _ => 3,
         }
     }

@@ -5,6 +5,7 @@
 mod cancel;
 mod child;
 mod command;
+pub mod container;
 pub mod elsewhere;
 mod error;
 mod filter;
@@ -29,6 +30,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use cancel::CancelToken;
+pub use container::{Container, ContainerOptions};
 pub use error::ExecError;
 pub use helper::{Heard, Helper, HelperEnd};
 pub use host::Host;
@@ -186,6 +188,8 @@ pub enum End {
     Forbidden(String),
     /// Killed because all expected patterns had been seen: success.
     Expected,
+    /// Killed by the kernel for passing the memory of its container.
+    OutOfMemory,
 }
 
 /// How a step ended and what it took.
@@ -240,6 +244,6 @@ pub trait Executor: Send + Sync {
     /// Run one job to its end. An error means that the command was never started.
     fn run(&self, job: &Job, watch: &dyn Watch) -> Result<Outcome, ExecError>;
 
-    /// `sandbox` or `host`, as in the configuration.
+    /// `sandbox`, `container` or `host`, as in the configuration.
     fn name(&self) -> &'static str;
 }

@@ -14,7 +14,7 @@ use super::{Console, End, ExecError, Job, Watch};
 /// A line longer than this is looked at in pieces.
 const MAX_LINE: usize = 64 * 1024;
 /// How long the line with the last expected pattern may take to end: a prompt never does.
-const LINE_END: Duration = Duration::from_millis(500);
+pub(super) const LINE_END: Duration = Duration::from_millis(500);
 
 /// What happened to a job, as far as it can be seen from outside.
 pub(super) struct Seen {
@@ -108,7 +108,7 @@ pub(super) fn attend(
             killed = Some(End::Cancelled);
             kill();
         }
-        line_end = line_end.or_else(|| Some(Instant::now() + LINE_END)).filter(|_| reader.scan.all_seen);
+        line_end = line_end.or_else(|| Some(Instant::now() + LINE_END)).filter(|_| reader.all_seen());
         if killed.is_none() && line_end.is_some_and(|end| Instant::now() >= end) {
             killed = Some(End::Expected);
             kill();
@@ -120,12 +120,7 @@ pub(super) fn attend(
     }
     match failure {
         Some(error) => Err(error),
-        None => Ok(Seen {
-            killed,
-            log_bytes: reader.log.written,
-            missing: reader.scan.missing(),
-            marks: reader.scan.marks(),
-        }),
+        None => Ok(reader.seen(killed)),
     }
 }
 
@@ -145,15 +140,38 @@ enum Progress {
     Stop(End),
 }
 
-struct Reader {
+/// Takes a job's output, from wherever it comes: into the log, and past the patterns.
+pub(super) struct Reader {
     log: Log,
     scan: Scan,
 }
 
 impl Reader {
-    fn new(job: &Job, started: Instant) -> Self {
+    pub fn new(job: &Job, started: Instant) -> Self {
         let scan = Scan::new(job.console.as_ref(), started);
         Self { log: Log { path: job.log.clone(), file: None, written: 0 }, scan }
+    }
+
+    /// A piece of output; what it ends the job by, if it does.
+    pub fn take(&mut self, bytes: &[u8], watch: &dyn Watch) -> Result<Option<End>, ExecError> {
+        self.log.write(bytes)?;
+        Ok(self.scan.feed(bytes, watch))
+    }
+
+    /// There is no more output.
+    pub fn finish(&mut self, watch: &dyn Watch) -> Option<End> {
+        self.scan.finish(watch)
+    }
+
+    /// Since when only the end of a line is waited for: all that is expected has been seen in it.
+    pub fn all_seen(&self) -> bool {
+        self.scan.all_seen
+    }
+
+    /// What has been seen by now.
+    pub fn seen(&self, killed: Option<End>) -> Seen {
+        let (missing, marks) = (self.scan.missing(), self.scan.marks());
+        Seen { killed, log_bytes: self.log.written, missing, marks }
     }
 
     /// Take what is there. At the end of the job, take all that is left in the pipe, but do not wait for writers:
@@ -166,8 +184,7 @@ impl Reader {
                 Ok(0) => break,
                 Ok(count) => {
                     let bytes = &buffer[..count];
-                    self.log.write(bytes)?;
-                    let end = self.scan.feed(bytes, watch);
+                    let end = self.take(bytes, watch)?;
                     stop = stop.or(end);
                     if !last {
                         return Ok(stop.map_or(Progress::More, Progress::Stop));
@@ -179,7 +196,7 @@ impl Reader {
                 Err(error) => return Err(ExecError::io("reading a step's output", error)),
             }
         }
-        let end = self.scan.finish(watch);
+        let end = self.finish(watch);
         Ok(stop.or(end).map_or(Progress::Closed, Progress::Stop))
     }
 }

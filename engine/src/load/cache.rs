@@ -10,7 +10,7 @@ use super::{LoadOptions, Loaded};
 use crate::framed;
 
 /// Raised whenever `Loaded` or the meaning of the file changes.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 const KIND: &[u8; 4] = b"mbgr";
 /// Forms kept: one each for a few profiles.
 const KEPT: usize = 8;

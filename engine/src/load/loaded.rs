@@ -11,6 +11,7 @@ use serde_json::Value as Json;
 
 use super::LoadOptions;
 use super::diag::{Diagnostic, Diagnostics};
+use super::executors::Execution;
 use super::facts::{FileUse, OutputDecl};
 use super::files::{Expanded, Expander};
 use super::model::{FieldPath, Mirror};
@@ -107,6 +108,8 @@ pub struct Loaded {
     pub arch: String,
     /// `mirrors`.
     pub mirrors: Vec<Mirror>,
+    /// `executor` and `container`.
+    pub execution: Execution,
     /// Names of `profiles`.
     pub profiles: Vec<String>,
     /// Targets in the order of the file.
@@ -138,6 +141,7 @@ impl Default for Loaded {
             epoch: 0,
             arch: String::new(),
             mirrors: Vec::new(),
+            execution: Execution::default(),
             profiles: Vec::new(),
             targets: Vec::new(),
             dist: Vec::new(),

@@ -7,6 +7,7 @@
 pub mod cache;
 mod check;
 pub mod diag;
+pub mod executors;
 mod facts;
 mod files;
 mod lines;
@@ -219,6 +220,7 @@ fn resolve_text(
     });
     let default = default.collect();
     let mirrors = model.mirrors.iter().map(|node| mirror(node, out)).collect();
+    let execution = executors::read(&model, factory, &hints, out);
     let dist = names.dist(&model.dist, out);
     let order = resolve::order(&resolve::graph(&references), &model.targets, &references, out);
     if !out.is_empty() {
@@ -245,6 +247,7 @@ fn resolve_text(
         epoch,
         arch: vars.get("arch").unwrap_or_default().to_string(),
         mirrors,
+        execution,
         profiles: model.profiles.iter().map(|p| p.name.text.clone()).collect(),
         vars: vars.sorted(),
         targets: targets.collect(),
@@ -313,6 +316,7 @@ fn replace(
     model.project.iter_mut().for_each(|node| apply(node, &[]));
     model.default.iter_mut().for_each(|node| apply(node, &[]));
     model.mirrors.iter_mut().for_each(|node| apply(node, &[]));
+    model.executor.iter_mut().chain(&mut model.container).for_each(|node| apply(node, &[]));
     model.targets.iter_mut().for_each(|target| apply(&mut target.node, &SCRIPTS));
     let span = Span::default();
     let mut dist = Node { span, value: yaml::Value::Map(std::mem::take(&mut model.dist)) };

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::check::Subject;
 use super::diag::{Diagnostic, Span};
+use super::executors;
 use super::names::{Hinter, is_target_name, is_var_name, quote};
 use super::shape::Schema;
 use super::yaml::{Key, Node, Value};
@@ -158,6 +159,10 @@ pub struct Model {
     pub profiles: Vec<Profile>,
     /// `mirrors`.
     pub mirrors: Vec<Node>,
+    /// `executor`.
+    pub executor: Option<Node>,
+    /// `container`.
+    pub container: Option<Node>,
     /// `targets`.
     pub targets: Vec<RawTarget>,
     /// `dist`.
@@ -181,6 +186,8 @@ fn outline() -> serde_json::Value {
             "mosbuild": true, "project": text, "default": texts, "vars": texts_by_name,
             "profiles": {"type": "object", "additionalProperties": profile},
             "mirrors": {"type": "array", "items": mirror},
+            "executor": executors::schema(),
+            "container": executors::container_schema(),
             "targets": {"type": "object", "additionalProperties": open},
             "dist": texts_by_name,
         },
@@ -211,6 +218,8 @@ pub fn read(mut root: Node, hints: &Hinter, out: &mut Vec<Diagnostic>) -> Model 
             "vars" => model.vars = node.into_entries(),
             "profiles" => model.profiles = node.into_entries().into_iter().map(profile).collect(),
             "mirrors" => model.mirrors = node.into_items(),
+            "executor" => model.executor = Some(node),
+            "container" => model.container = Some(node),
             "targets" => {
                 let targets = node.into_entries().into_iter();
                 model.targets = targets.map(|(name, node)| RawTarget { name, node }).collect();

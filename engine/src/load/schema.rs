@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value as Json, json};
 
+use super::executors;
 use super::facts::RuleSchema;
 use super::shape::QUOTED;
 
@@ -55,6 +56,8 @@ pub fn document(schemas: &[RuleSchema]) -> Json {
         "properties": {"vars": vars, "targets": parts}});
     let mirror = json!({"type": "object", "additionalProperties": false, "required": ["from", "to"],
         "properties": {"from": text, "to": texts}});
+    let mut container = executors::container_schema();
+    loosen(&mut container);
     // Chosen by the rule's name: an editor then says what is wrong with that rule, not "none of these".
     let target = json!({"type": "object", "required": ["rule"],
         "properties": {"rule": {"enum": names}}, "allOf": choices});
@@ -73,6 +76,8 @@ pub fn document(schemas: &[RuleSchema]) -> Json {
             "vars": optional(vars),
             "profiles": optional(json!({"type": "object", "additionalProperties": profile})),
             "mirrors": optional(json!({"type": "array", "items": mirror})),
+            "executor": optional(executors::schema()),
+            "container": optional(container),
             "targets": {"type": "object", "additionalProperties": target},
             "dist": optional(json!({"type": "object", "additionalProperties": text,
                 "description": "Paths below dist/ to targets or target:output; {target.fact} is filled in"})),

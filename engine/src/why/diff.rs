@@ -5,7 +5,7 @@ use mosbuild_cache::{Digest, Node, Store, Tree};
 use serde::Serialize;
 
 use crate::load;
-use crate::record::{ActionRecord, OVERRIDE, Part, Value};
+use crate::record::{ActionRecord, IMAGE, OVERRIDE, Part, Value};
 
 /// Where a reuse failed; the gates of the design, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -92,11 +92,20 @@ pub(super) fn records(old: &ActionRecord, new: &ActionRecord, store: &Store) -> 
             input: None,
         }];
     }
+    // Another executor has other tools, by its nature.
+    let switched = old.parts.get(&Part::Executor) != new.parts.get(&Part::Executor)
+        && old.parts.contains_key(&Part::Executor)
+        && new.parts.contains_key(&Part::Executor);
+    let of_tools = |part: &Part| match part {
+        Part::Tool(_) => true,
+        Part::Policy(name) => name == IMAGE,
+        _ => false,
+    };
     let mut found = Vec::new();
     let parts: std::collections::BTreeSet<&Part> = old.parts.keys().chain(new.parts.keys()).collect();
     for part in parts {
         let (a, b) = (old.parts.get(part), new.parts.get(part));
-        if a != b {
+        if a != b && !(switched && of_tools(part)) {
             part_differs(part, a, b, store, &mut found);
         }
     }
@@ -129,6 +138,9 @@ fn part_differs(
         Part::BuiltinVersion => push(Gate::Engine, "version of the builtin".into(), None),
         Part::Platform => push(Gate::Engine, "platform".into(), None),
         Part::Executor => push(Gate::Spec, "executor".into(), field("executor")),
+        Part::Policy(name) if name == IMAGE => {
+            push(Gate::Tool, "container image".into(), Some(vec!["container".into(), IMAGE.into()]));
+        }
         Part::Policy(name) => push(Gate::Spec, name.clone(), field(name)),
         Part::Argv => push(Gate::Spec, "argv".into(), field("argv")),
         Part::Script => {

@@ -52,7 +52,7 @@ targets:
 2 | targts: {}
   | ^^^^^^ did you mean `targets`?
   |
-  = note: the fields are default, dist, mirrors, mosbuild, profiles, project, targets, vars
+  = note: the fields are container, default, dist, executor, mirrors, mosbuild, profiles, project, targets, vars
 
 error[unknown-field]: unknown field `too` in `install[1]` of target `m`
  --> mosbuild.yaml:9:20

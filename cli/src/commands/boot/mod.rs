@@ -338,7 +338,7 @@ fn of_test(test: &LoadedTarget) -> Result<Machine, Failure> {
 
 /// Where an output that was built just now lies in the store.
 fn path(session: &mut Session, options: &BuildOptions, part: &Part) -> Result<PathBuf, Failure> {
-    let prepared = prepare(&mut session.workspace, &session.grounds.store, options)?;
+    let prepared = prepare(&mut session.workspace, &session.grounds.store, options, None)?;
     let target = &session.workspace.loaded.targets[part.target as usize];
     let output = part.output.as_deref().or(target.outputs.first().map(|o| o.name.as_str()));
     let made: Option<Output> = output.and_then(|output| {
