@@ -42,9 +42,9 @@ impl Builtin for Pack {
 
     fn run(&self, cx: &BuiltinCx<'_>) -> Result<Made, StepError> {
         let whole = cx.tree("root")?;
-        let (root, tree) = below(&whole, cx.param("subdir"))?;
+        let tree = below(&whole, cx.param("subdir"))?;
         let blocks = seal(cx, &tree)?;
-        let flist = describe(cx, root, &tree, &blocks)?;
+        let flist = describe(cx, &whole, &tree, &blocks)?;
         let bytes = flist::write(&flist).map_err(|e| StepError::new(e.to_string()))?;
         let file = file_output(cx.store, &bytes)?;
         let mut stored = BTreeMap::new();
@@ -97,13 +97,13 @@ fn seal_file(store: &Store, digest: &Digest, size: u64) -> Result<Vec<Stored>, S
     }
 }
 
-/// A folder of a tree as a tree of its own, and what it is itself: mode, owner, group.
-fn below<'t>(tree: &'t Tree, subdir: &str) -> Result<((u32, u32, u32), Cow<'t, Tree>), StepError> {
+/// A folder of a tree as a tree of its own.
+fn below<'t>(tree: &'t Tree, subdir: &str) -> Result<Cow<'t, Tree>, StepError> {
     if subdir.is_empty() {
-        return Ok(((0o755, 0, 0), Cow::Borrowed(tree)));
+        return Ok(Cow::Borrowed(tree));
     }
     let dir = TreePath::new(subdir).map_err(|e| StepError::new(e.to_string()))?;
-    let Some(folder) = tree.get(&dir).filter(|e| e.node == Node::Dir) else {
+    if tree.get(&dir).is_none_or(|e| e.node != Node::Dir) {
         let there: Vec<String> =
             tree.iter().filter(|e| e.node == Node::Dir).map(|e| e.path.to_string()).collect();
         let near = nearest(subdir, there.iter().map(String::as_str));
@@ -112,15 +112,15 @@ fn below<'t>(tree: &'t Tree, subdir: &str) -> Result<((u32, u32, u32), Cow<'t, T
             Some(near) => error.help(format!("did you mean {near}?")),
             None => error,
         });
-    };
+    }
     let inside = tree.iter().filter_map(|e| Some(Entry { path: e.path.strip(&dir)?, ..e.clone() }));
     let inside = Tree::new(inside.collect()).map_err(|e| StepError::new(e.to_string()))?;
-    Ok(((folder.mode, folder.uid, folder.gid), Cow::Owned(inside)))
+    Ok(Cow::Owned(inside))
 }
 
 fn describe(
     cx: &BuiltinCx<'_>,
-    (mode, uid, gid): (u32, u32, u32),
+    whole: &Tree,
     tree: &Tree,
     blocks: &HashMap<Digest, Vec<Stored>>,
 ) -> Result<flist::Flist, StepError> {
@@ -150,6 +150,10 @@ fn describe(
         let (path, mode) = (path.to_owned(), e.mode);
         Ok(flist::Entry { path, mode, uid: e.uid, gid: e.gid, mtime, kind })
     };
+    // A tree has no entry for itself.
+    let top = TreePath::new(cx.param("subdir")).ok();
+    let top = top.and_then(|path| whole.get(&path)).map_or((0o755, 0, 0), |e| (e.mode, e.uid, e.gid));
+    let (mode, uid, gid) = top;
     let root = flist::Entry { path: ".".into(), mode, uid, gid, mtime, kind: Kind::Dir };
     let mut entries = vec![root];
     for e in tree.iter() {
