@@ -26,6 +26,9 @@ use crate::steps::{builtin, file_entry, read, tree_of, tree_output};
 /// Raised when the same fields are planned in another way.
 pub const VERSION: u32 = 1;
 
+/// The param that says that every module is taken.
+const ALL: &str = "all";
+
 /// Lists that kbuild installs; depmod's tables are made beside them.
 const LISTS: [&str; 3] = ["modules.order", "modules.builtin", "modules.builtin.modinfo"];
 
@@ -41,6 +44,9 @@ pub struct Modules {
     /// Further names.
     #[serde(default)]
     extra: OneOrMany,
+    /// Every module, for nodes that mount them after boot; then there is neither `list` nor `extra`.
+    #[serde(default)]
+    all: bool,
     /// Absolute path of a file in the image that receives the names asked for, in order, one a line.
     #[serde(default)]
     load: Option<String>,
@@ -49,11 +55,19 @@ pub struct Modules {
 impl Rule for Modules {
     fn declare(&self) -> Result<RuleFacts, Vec<FieldError>> {
         let mut errors = Vec::new();
-        if self.list.is_none() && self.extra.is_empty() {
+        let names = self.list.is_some() || !self.extra.is_empty();
+        if !names && !self.all {
             errors.push(FieldError {
                 field: FieldPath::new(),
                 message: "modules needs list or extra: it names no module".into(),
-                help: None,
+                help: Some("`all: true` takes every module".into()),
+            });
+        }
+        if self.all && (names || self.load.is_some()) {
+            errors.push(FieldError {
+                field: field!["all"],
+                message: "all modules are taken, and some are named".into(),
+                help: Some("leave out all, or list, extra and load".into()),
             });
         }
         if let Some(load) = self.load.as_deref().filter(|path| image_path(path).is_none()) {
@@ -93,14 +107,19 @@ impl Rule for Modules {
         let list: Vec<StepInput> = list.collect();
         let names = [("list", self.list.clone().unwrap_or_default()), ("extra", self.extra.all().join("\n"))];
         let mut inputs = vec![read("from", planner.upstream(&self.from)?)];
-        if planner.rule_of(&self.from) == Some("linux") {
+        if planner.rule_of(&self.from) == Some("linux") && self.all {
+            inputs.push(read("system_map", planner.upstream_output(&self.from, "system_map")?));
+        } else if planner.rule_of(&self.from) == Some("linux") {
             self.check(planner, &list, &names)?;
             // The kernel's own symbols: with them a module that lacks one is found now, not when the image boots.
             inputs.push(read("system_map", planner.upstream_output(&self.from, "system_map")?));
         }
         inputs.extend(list);
         let [list, extra] = names;
-        let params = [list, extra, ("load", self.load.clone().unwrap_or_default())];
+        let mut params = vec![list, extra, ("load", self.load.clone().unwrap_or_default())];
+        if self.all {
+            params.push((ALL, "yes".to_owned()));
+        }
         let select = planner.step(builtin("select", Select, inputs, &params));
         planner.output("tree", select, "tree");
         Ok(())
@@ -154,7 +173,7 @@ fn is_name(name: &str) -> bool {
 }
 
 /// Inputs `from` and, where there are, `list` and `system_map`; params `list` (the file's name), `extra` (one a
-/// line) and `load`. Output `tree`, fact `count`.
+/// line), `load` and, if it is to be every module, `all`. Output `tree`, fact `count`.
 pub struct Select;
 
 impl Builtin for Select {
@@ -177,7 +196,10 @@ impl Builtin for Select {
             true => depmod::exported_by_kernel(&String::from_utf8_lossy(&cx.bytes("system_map")?)),
             false => None,
         };
-        let selected = set.select(&wanted)?;
+        let selected = match cx.param(ALL) {
+            "yes" => Selected { paths: set.entries.keys().cloned().collect(), notes: Vec::new() },
+            _ => set.select(&wanted)?,
+        };
         for note in &selected.notes {
             (cx.log)(note);
         }

@@ -10,7 +10,7 @@ use mosbuild_tests::{Output, Space, repository};
 use serde_json::Value;
 
 /// Every target of the file, in its order.
-const TARGETS: [&str; 23] = [
+const TARGETS: [&str; 28] = [
     "miniroot",
     "packages",
     "my_init",
@@ -25,6 +25,11 @@ const TARGETS: [&str; 23] = [
     "linux",
     "modules",
     "firmware",
+    "all_modules",
+    "all_firmware",
+    "modules_flist",
+    "firmware_flist",
+    "flists",
     "system",
     "channel",
     "rootfs",
@@ -51,11 +56,12 @@ fn a_fresh_clone_is_planned_and_shown_without_a_network() {
     assert_eq!(names, TARGETS);
 
     // Without a lock each source is to be found first; what waits for one is told so.
-    let output = space.run(&["build", "-n", "kernel", "kernel_full", "boot", "runtime"]);
+    let output = space.run(&["build", "-n", "kernel", "kernel_full", "boot", "runtime", "flists"]);
     ends_well(&output);
     let lines: BTreeMap<&str, &str> = output.stdout.lines().map(|l| l.split_once(": ").unwrap()).collect();
     // Groups have nothing to do.
-    let all: BTreeSet<&str> = TARGETS.into_iter().filter(|name| *name != "runtime").collect();
+    let all: BTreeSet<&str> =
+        TARGETS.into_iter().filter(|name| !matches!(*name, "runtime" | "flists")).collect();
     assert_eq!(lines.keys().copied().collect::<BTreeSet<_>>(), all, "{output}");
     let unlocked = "its source is not in mosbuild.lock";
     for name in ["miniroot", "linux", "firmware", "corex"] {
@@ -108,7 +114,9 @@ fn the_initramfs_holds_what_a_node_needs_to_boot_and_the_full_one_the_rest() {
     }
     assert_eq!(layers("rootfs_full"), ["rootfs", "mycelium", "rfs", "mosstorage", "corex"]);
     let dist: Vec<String> = dist_names();
-    for name in ["vmlinuz.efi", "initramfs.cpio.xz", "vmlinuz-{linux.version}-{my_init.rev}.efi"] {
+    let image = ["vmlinuz.efi", "initramfs.cpio.xz", "vmlinuz-{linux.version}-{my_init.rev}.efi"];
+    for name in image.into_iter().chain(["modules-{linux.version}.fl", "firmware-{all_firmware.version}.fl"])
+    {
         assert!(dist.iter().any(|known| known == name), "{dist:?}");
     }
 }

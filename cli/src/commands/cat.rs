@@ -12,7 +12,7 @@ use crate::ui::Ui;
 /// Arguments of `cat`.
 #[derive(Args, Debug)]
 pub struct CatArgs {
-    /// TARGET, TARGET:OUTPUT, TARGET:OUTPUT/PATH, or a file: a cpio or tar archive, or an image with an initramfs inside
+    /// TARGET, TARGET:OUTPUT, TARGET:OUTPUT/PATH, or a file: a cpio or tar archive, an flist, or an image with an initramfs inside
     #[arg(value_name = "WHAT")]
     what: String,
     /// The file in it, symlinks followed; without it, a file's own bytes
@@ -24,6 +24,9 @@ pub struct CatArgs {
     /// As this run left it, instead of the newest that made it
     #[arg(long, value_name = "RUN")]
     run: Option<String>,
+    /// A folder with the blocks of an flist, a `dir://` store, beside those that it names
+    #[arg(long, value_name = "DIR")]
+    blocks: Vec<std::path::PathBuf>,
     #[command(flatten)]
     store: StoreArgs,
 }
@@ -39,7 +42,8 @@ pub enum ImagePart {
 
 /// Prints.
 pub fn run(ui: &Ui, global: &GlobalArgs, args: &CatArgs) -> Result<u8, Failure> {
-    let desk = Desk::open(ui, global, &args.store)?;
+    let mut desk = Desk::open(ui, global, &args.store)?;
+    desk.blocks = args.blocks.clone();
     let subject = desk.subject(&args.what, args.run.as_deref())?;
     let no_part = |what: &str| Failure::usage(format!("{} has no {what} inside", subject.label));
     match args.part {
@@ -63,7 +67,7 @@ pub fn run(ui: &Ui, global: &GlobalArgs, args: &CatArgs) -> Result<u8, Failure> 
 }
 
 fn content(subject: &Subject, path: &str) -> Result<Vec<u8>, Failure> {
-    let items = subject.items()?;
+    let items = subject.listing()?;
     let wanted = follow(&items, &tidy(path.as_bytes()));
     let Some(item) = items.get(&wanted) else { return Err(missing(subject, &items, &wanted)) };
     if !matches!(item.kind, Kind::File { .. }) {

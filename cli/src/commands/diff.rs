@@ -32,13 +32,17 @@ pub struct DiffArgs {
     /// One JSON object for programs
     #[arg(long)]
     json: bool,
+    /// A folder with the blocks of an flist, a `dir://` store, beside those that it names
+    #[arg(long, value_name = "DIR")]
+    blocks: Vec<std::path::PathBuf>,
     #[command(flatten)]
     store: StoreArgs,
 }
 
 /// Compares.
 pub fn run(ui: &Ui, global: &GlobalArgs, args: &DiffArgs) -> Result<u8, Failure> {
-    let desk = Desk::open(ui, global, &args.store)?;
+    let mut desk = Desk::open(ui, global, &args.store)?;
+    desk.blocks = args.blocks.clone();
     if let (Some(new), Some(runs)) = (&args.new, desk.runs())
         && runs.head(&args.old).is_some()
         && runs.head(new).is_some()

@@ -14,7 +14,7 @@ use crate::ui::Ui;
 /// Arguments of `ls`.
 #[derive(Args, Debug)]
 pub struct LsArgs {
-    /// TARGET, TARGET:OUTPUT, TARGET:OUTPUT/PATH, or a file: a cpio or tar archive, or an image with an initramfs inside
+    /// TARGET, TARGET:OUTPUT, TARGET:OUTPUT/PATH, or a file: a cpio or tar archive, an flist, or an image with an initramfs inside
     #[arg(value_name = "WHAT")]
     what: String,
     /// Only this entry, and what lies below it
@@ -29,15 +29,22 @@ pub struct LsArgs {
     /// One JSON object for programs
     #[arg(long)]
     json: bool,
+    /// A folder with the blocks of an flist, a `dir://` store, beside those that it names
+    #[arg(long, value_name = "DIR")]
+    blocks: Vec<std::path::PathBuf>,
     #[command(flatten)]
     store: StoreArgs,
 }
 
 /// Lists.
 pub fn run(ui: &Ui, global: &GlobalArgs, args: &LsArgs) -> Result<u8, Failure> {
-    let desk = Desk::open(ui, global, &args.store)?;
+    let mut desk = Desk::open(ui, global, &args.store)?;
+    desk.blocks = args.blocks.clone();
     let subject = desk.subject(&args.what, args.run.as_deref())?;
-    let mut items = subject.items()?;
+    let mut items = match args.json {
+        true => subject.items()?,
+        false => subject.listing()?,
+    };
     if let Some(path) = args.path.as_deref().or(subject.below.as_deref()) {
         items = below(items, path, &subject)?;
     }

@@ -73,7 +73,11 @@ pub fn compare(desk: &Desk, old: &Subject, new: &Subject, with_text: bool) -> Re
         comparison.causes = causes.as_mut().map(Causes::of_all).unwrap_or_default();
         return Ok(comparison);
     }
-    let changes = inspect::compare(&old.items()?, &new.items()?);
+    // Two flists are compared without a look at a block.
+    let changes = match old.is_flist() && new.is_flist() {
+        true => inspect::compare(&old.listing()?, &new.listing()?),
+        false => inspect::compare(&old.items()?, &new.items()?),
+    };
     let texts = match with_text {
         true => texts(&changes, old, new)?,
         false => BTreeMap::new(),

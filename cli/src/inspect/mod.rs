@@ -5,14 +5,15 @@ mod causes;
 mod changes;
 mod text;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use mosbuild_cache::Digest;
 use mosbuild_engine::build::named;
 use mosbuild_engine::load::{Loaded, OutputKind};
 use mosbuild_engine::plan;
 use mosbuild_engine::run_record::{RunHead, Runs, StepRun};
-use mosbuild_rules::inspect::{self, Held, Hull, Items};
+use mosbuild_rules::flist::BLOCKS;
+use mosbuild_rules::inspect::{self, Blocks, Held, Hull, Items};
 
 use crate::args::{GlobalArgs, StoreArgs};
 use crate::failure::Failure;
@@ -26,6 +27,8 @@ pub use text::{entry_json, escaped, long};
 pub struct Desk {
     /// The workspace, if there is one; files need none.
     pub workspace: Option<(Grounds, Loaded)>,
+    /// Folders with blocks of flists, beside those that they name themselves.
+    pub blocks: Vec<PathBuf>,
 }
 
 /// Which output of which target, in which run.
@@ -74,6 +77,19 @@ impl Subject {
         }
     }
 
+    /// Its entries; of files of an flist no digests of contents.
+    pub fn listing(&self) -> Result<Items, Failure> {
+        match &self.held {
+            Some(held) => held.listing().map_err(|e| self.fails(&e)),
+            None => Err(self.no_archive()),
+        }
+    }
+
+    /// Whether it is an flist.
+    pub fn is_flist(&self) -> bool {
+        matches!(self.held, Some(Held::Flist(_)))
+    }
+
     /// Said where entries are asked for and there are none.
     pub fn no_archive(&self) -> Failure {
         Failure::usage(format!(
@@ -95,6 +111,7 @@ fn failed(label: &str, error: &inspect::Error, target: Option<&str>) -> Failure 
         (inspect::Error::Blob(_), Some(target)) => {
             failure.help(format!("`mosbuild build {target}` makes it again"))
         }
+        (inspect::Error::NoBlock { .. }, _) => failure.help("--blocks names a folder that has the blocks"),
         _ => failure,
     }
 }
@@ -104,11 +121,11 @@ impl Desk {
     pub fn open(ui: &Ui, global: &GlobalArgs, store: &StoreArgs) -> Result<Desk, Failure> {
         let asked = global.directory.is_some() || global.file.is_some();
         if !asked && Place::find(global).is_err() {
-            return Ok(Desk { workspace: None });
+            return Ok(Desk { workspace: None, blocks: Vec::new() });
         }
         let grounds = Grounds::open(ui, global, store, None, Access::Read)?;
         let loaded = grounds.site.load()?;
-        Ok(Desk { workspace: Some((grounds, loaded)) })
+        Ok(Desk { workspace: Some((grounds, loaded)), blocks: Vec::new() })
     }
 
     /// The runs of the workspace.
@@ -119,6 +136,15 @@ impl Desk {
     /// Looks into what was named: `target`, `target:output` or `target:output/path`, as the newest run that made it left it
     /// or as this one did; else a file. A name with a slash before any colon is a file's.
     pub fn subject(&self, name: &str, run: Option<&str>) -> Result<Subject, Failure> {
+        let mut subject = self.opened(name, run)?;
+        if let Some(Held::Flist(listed)) = &mut subject.held {
+            let given = self.blocks.iter().cloned().map(Blocks::Folder);
+            listed.places.splice(0..0, given);
+        }
+        Ok(subject)
+    }
+
+    fn opened(&self, name: &str, run: Option<&str>) -> Result<Subject, Failure> {
         let target = name.split(':').next().unwrap_or_default();
         let is_path = target.contains('/') || target == "." || target == "..";
         if !is_path && let Some((grounds, loaded)) = &self.workspace {
@@ -210,6 +236,13 @@ fn output(grounds: &Grounds, loaded: &Loaded, name: &str, run: Option<&str>) -> 
         }
     };
     let (head, digest) = made;
+    // The blocks that an flist was made with, where the store still has them.
+    let blocks = names.contains(&BLOCKS).then(|| {
+        let maker = self::maker(grounds, loaded, index, BLOCKS);
+        let (_, digest) = made_in(&runs, head.clone(), target, BLOCKS, maker.as_ref())?;
+        let tree = grounds.store.get_tree(&digest).ok()?;
+        Some(Blocks::Tree(format!("{target}:{BLOCKS}"), grounds.store.clone(), tree))
+    });
     let origin = Origin { target: target.to_owned(), output: output.to_owned(), run: head.id };
     let below = below.map(str::to_owned);
     let fails = |e: &inspect::Error| failed(name, e, Some(target));
@@ -225,7 +258,11 @@ fn output(grounds: &Grounds, loaded: &Loaded, name: &str, run: Option<&str>) -> 
         return Ok(Subject { label, origin, digest, size, hulls, held, kernel: None, below, bytes: None });
     }
     let bytes = grounds.store.read(&digest).map_err(|e| fails(&e.into()))?;
-    Ok(Subject { below, ..opened(name, Some(origin), digest, bytes)? })
+    let mut subject = Subject { below, ..opened(name, Some(origin), digest, bytes)? };
+    if let (Some(Held::Flist(listed)), Some(Some(blocks))) = (&mut subject.held, blocks) {
+        listed.places.insert(0, blocks);
+    }
+    Ok(subject)
 }
 
 /// The head of a run that was named.

@@ -221,7 +221,8 @@ pub(super) fn remember(
     let depots: HashSet<&Path> = placed.depots.iter().map(PathBuf::as_path).collect();
     let ours = |p: &PathBuf| {
         depots.contains(p.as_path())
-            || p.starts_with(&workspace.dirs.dist) || prepared.pins_changed() && p.ends_with(lockfile::FILE_NAME)
+            || p.starts_with(&workspace.dirs.dist)
+            || prepared.pins_changed() && p.ends_with(lockfile::FILE_NAME)
     };
     if !stats.iter().all(|(p, s)| ours(p) || s.settled(began)) {
         let _ = std::fs::remove_file(&path);

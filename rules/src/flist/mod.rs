@@ -32,6 +32,9 @@ pub const FILE: &str = "file";
 pub struct Flist {
     /// The tree.
     root: String,
+    /// The folder of it that is the flist's root; all of it if absent.
+    #[serde(default)]
+    subdir: Option<String>,
     /// Where its blocks go: `dir:///PATH`, `dir://PATH` in the workspace, or `s3://HOST:PORT/BUCKET?region=NAME` (`s3s://` over
     /// TLS). A folder is filled when the flist is placed, a bucket by `mosbuild publish`. Never with credentials.
     store: String,
@@ -52,6 +55,12 @@ impl Flist {
     }
 }
 
+/// A path of the tree without slashes around it; `None` if it is none.
+fn inner(path: &str) -> Option<String> {
+    let path = path.trim_matches('/');
+    mosbuild_cache::TreePath::new(path).is_ok().then(|| path.to_owned())
+}
+
 fn error(field: mosbuild_engine::load::FieldPath, fault: Fault) -> FieldError {
     FieldError { field, message: fault.message, help: Some(fault.help) }
 }
@@ -67,11 +76,15 @@ impl Rule for Flist {
                 errors.push(error(field!("route"), fault));
             }
         }
+        if self.subdir.as_deref().is_some_and(|path| inner(path).is_none()) {
+            let message = "it is no folder of the tree".to_owned();
+            let help = Some("such as lib/modules".to_owned());
+            errors.push(FieldError { field: field!("subdir"), message, help });
+        }
         if !errors.is_empty() {
             return Err(errors);
         }
-        let output =
-            |name: &str, kind| OutputDecl { name: name.into(), kind, path: None, field: None };
+        let output = |name: &str, kind| OutputDecl { name: name.into(), kind, path: None, field: None };
         Ok(RuleFacts {
             references: vec![RefUse { field: field!("root"), text: self.root.clone(), kind: RefKind::Tree }],
             outputs: vec![output(FILE, OutKind::File), output(BLOCKS, OutKind::Tree)],
@@ -84,7 +97,9 @@ impl Rule for Flist {
         let root = planner.upstream(&self.root)?;
         let list = |values: &[String]| serde_json::Value::from(values.to_vec()).to_string();
         let tags = serde_json::to_string(&self.tags).unwrap_or_default();
+        let subdir = self.subdir.as_deref().and_then(inner).unwrap_or_default();
         let params = [
+            ("subdir", subdir),
             ("routes", list(&self.routes())),
             ("tags", tags),
             ("epoch", planner.epoch().to_string()),

@@ -1,11 +1,13 @@
 //! Packs a tree: blocks into the store of builds, rows into an flist. Files are cut and sealed in parallel; what is
 //! written depends on the tree and the parameters alone. Does not know where blocks go from there.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 
-use mosbuild_cache::{Digest, Entry, Node, Store, Tree};
+use mosbuild_cache::{Digest, Entry, Node, Store, Tree, TreePath};
 use mosbuild_engine::action::{Builtin, BuiltinCx, Made, OutKind, StepError};
+use mosbuild_engine::load::nearest;
 use mosbuild_formats::flist::{self, BLOCK_SIZE, BlockRef, Kind, Route, block, dir_path};
 use rayon::prelude::*;
 
@@ -15,7 +17,7 @@ use crate::steps::{entry, file_output, tree_of, tree_output};
 /// How many entries are named in a note before the rest is counted.
 const NAMED: usize = 5;
 
-/// Packs. Params `routes`, `tags`, `epoch`; input `root`; outputs [`FILE`] and [`BLOCKS`].
+/// Packs. Params `subdir`, `routes`, `tags`, `epoch`; input `root`; outputs [`FILE`] and [`BLOCKS`].
 pub struct Pack;
 
 /// A block in the store of builds.
@@ -39,9 +41,10 @@ impl Builtin for Pack {
     }
 
     fn run(&self, cx: &BuiltinCx<'_>) -> Result<Made, StepError> {
-        let tree = cx.tree("root")?;
+        let whole = cx.tree("root")?;
+        let tree = below(&whole, cx.param("subdir"))?;
         let blocks = seal(cx, &tree)?;
-        let flist = describe(cx, &tree, &blocks)?;
+        let flist = describe(cx, &whole, &tree, &blocks)?;
         let bytes = flist::write(&flist).map_err(|e| StepError::new(e.to_string()))?;
         let file = file_output(cx.store, &bytes)?;
         let mut stored = BTreeMap::new();
@@ -94,8 +97,30 @@ fn seal_file(store: &Store, digest: &Digest, size: u64) -> Result<Vec<Stored>, S
     }
 }
 
+/// A folder of a tree as a tree of its own.
+fn below<'t>(tree: &'t Tree, subdir: &str) -> Result<Cow<'t, Tree>, StepError> {
+    if subdir.is_empty() {
+        return Ok(Cow::Borrowed(tree));
+    }
+    let dir = TreePath::new(subdir).map_err(|e| StepError::new(e.to_string()))?;
+    if tree.get(&dir).is_none_or(|e| e.node != Node::Dir) {
+        let there: Vec<String> =
+            tree.iter().filter(|e| e.node == Node::Dir).map(|e| e.path.to_string()).collect();
+        let near = nearest(subdir, there.iter().map(String::as_str));
+        let error = StepError::new(format!("the tree has no folder {subdir}"));
+        return Err(match near {
+            Some(near) => error.help(format!("did you mean {near}?")),
+            None => error,
+        });
+    }
+    let inside = tree.iter().filter_map(|e| Some(Entry { path: e.path.strip(&dir)?, ..e.clone() }));
+    let inside = Tree::new(inside.collect()).map_err(|e| StepError::new(e.to_string()))?;
+    Ok(Cow::Owned(inside))
+}
+
 fn describe(
     cx: &BuiltinCx<'_>,
+    whole: &Tree,
     tree: &Tree,
     blocks: &HashMap<Digest, Vec<Stored>>,
 ) -> Result<flist::Flist, StepError> {
@@ -125,7 +150,11 @@ fn describe(
         let (path, mode) = (path.to_owned(), e.mode);
         Ok(flist::Entry { path, mode, uid: e.uid, gid: e.gid, mtime, kind })
     };
-    let root = flist::Entry { path: ".".into(), mode: 0o755, uid: 0, gid: 0, mtime, kind: Kind::Dir };
+    // A tree has no entry for itself.
+    let top = TreePath::new(cx.param("subdir")).ok();
+    let top = top.and_then(|path| whole.get(&path)).map_or((0o755, 0, 0), |e| (e.mode, e.uid, e.gid));
+    let (mode, uid, gid) = top;
+    let root = flist::Entry { path: ".".into(), mode, uid, gid, mtime, kind: Kind::Dir };
     let mut entries = vec![root];
     for e in tree.iter() {
         entries.push(row(e)?);
@@ -148,7 +177,8 @@ fn notes(tree: &Tree) -> Vec<String> {
     };
     let attributes = some(&|e| !e.xattrs.is_empty());
     let groups = some(&|e| e.uid != e.gid);
-    let attributes = attributes.map(|paths| format!("an flist has no extended attributes; left out of {paths}"));
+    let attributes =
+        attributes.map(|paths| format!("an flist has no extended attributes; left out of {paths}"));
     let groups = groups.map(|paths| {
         format!("rfs takes the owner's number for the group when it reads: it will be wrong about {paths}")
     });
@@ -158,7 +188,6 @@ fn notes(tree: &Tree) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mosbuild_cache::TreePath;
 
     #[test]
     fn what_is_not_kept_is_told() {

@@ -77,7 +77,8 @@ impl BlockStore {
         if scheme == "dir" {
             let path = Path::new(rest);
             if path.components().any(|c| c == Component::ParentDir) || rest.is_empty() {
-                let help = "`dir:///PATH` is an absolute path, `dir://PATH` one in the workspace, without `..`";
+                let help =
+                    "`dir:///PATH` is an absolute path, `dir://PATH` one in the workspace, without `..`";
                 return Err(fault(format!("{rest:?} is no path of a store"), help));
             }
             return Ok(BlockStore::Dir(path.to_owned()));
@@ -86,9 +87,9 @@ impl BlockStore {
         let (address, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (host, bucket) = address.split_once('/').unwrap_or((address, ""));
         // rfs, which reads the route that this becomes, takes no default port.
-        let port = host.rsplit_once(':').and_then(|(name, port)| {
-            (!name.is_empty()).then(|| port.parse::<u16>().ok()).flatten()
-        });
+        let port = host
+            .rsplit_once(':')
+            .and_then(|(name, port)| (!name.is_empty()).then(|| port.parse::<u16>().ok()).flatten());
         if port.is_none() {
             return Err(fault(format!("{host:?} is no host with a port"), form));
         }
@@ -129,7 +130,10 @@ mod tests {
     #[test]
     fn stores_are_told_apart() {
         let dir = |path: &str| Ok(BlockStore::Dir(path.into()));
-        assert_eq!(BlockStore::parse("dir:///srv/a b").unwrap_err().message, "the URL has spaces or control characters in it");
+        assert_eq!(
+            BlockStore::parse("dir:///srv/a b").unwrap_err().message,
+            "the URL has spaces or control characters in it"
+        );
         assert_eq!(BlockStore::parse("dir:///srv/store"), dir("/srv/store"));
         assert_eq!(BlockStore::parse("dir://blocks"), dir("blocks"));
         let bucket = |endpoint: &str, region: &str| {

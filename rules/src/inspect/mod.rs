@@ -1,6 +1,7 @@
 //! What lies in a tree, an archive or a boot image: its entries with their metadata, and the bytes of each file.
 //! Knows the formats by their first bytes; knows no target, no run and no terminal, and writes nothing.
 
+mod flist;
 mod open;
 
 use std::borrow::Cow;
@@ -10,6 +11,7 @@ use mosbuild_cache::{Digest, Node, Store, Tree};
 use mosbuild_formats::newc::{self, LinkId};
 use mosbuild_formats::{initramfs, tarball};
 
+pub use flist::{Blocks, Listed};
 pub use open::{Held, Hull, Opened, open};
 
 /// Bound on what the archives of an image expand to together.
@@ -35,6 +37,32 @@ pub enum Error {
     /// A blob of a tree is gone.
     #[error(transparent)]
     Blob(#[from] mosbuild_cache::BlobError),
+    /// An flist that is damaged or refused.
+    #[error(transparent)]
+    Flist(#[from] mosbuild_formats::flist::Error),
+    /// A block of an flist that is damaged.
+    #[error("{0}")]
+    Block(#[from] mosbuild_formats::flist::block::Error),
+    /// A block of an flist that is not here.
+    #[error("block {id} is not here: it was looked for in {places}; the flist says that it is at {routes}")]
+    NoBlock {
+        /// Its name.
+        id: String,
+        /// Where it was looked for.
+        places: String,
+        /// Where the flist says that blocks are.
+        routes: String,
+    },
+    /// A file of an flist whose blocks have more or less than its size.
+    #[error("flist: {path} has {expected} bytes, and its blocks {found}")]
+    FlistSize {
+        /// The file.
+        path: String,
+        /// Its size.
+        expected: u64,
+        /// Bytes of its blocks.
+        found: u64,
+    },
     /// An EFI program that is damaged.
     #[error("the EFI program is damaged: {0}")]
     Pe(#[from] object::Error),
@@ -124,6 +152,17 @@ impl Held {
         Ok(items)
     }
 
+    /// All entries, without a look at the blocks of an flist: digests of its files are equal where contents are, but are those of
+    /// nothing else.
+    pub fn listing(&self) -> Result<Items, Error> {
+        match self {
+            Held::Flist(listed) => {
+                Ok(listed.entries().map(|(path, item, _)| (path.to_vec(), item)).collect())
+            }
+            _ => self.items(),
+        }
+    }
+
     /// The contents of some files, by path. What is no file is left out.
     pub fn contents(&self, wanted: &dyn Fn(&[u8]) -> bool) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Error> {
         if let Held::Tree(store, tree) = self {
@@ -136,6 +175,14 @@ impl Held {
             return Ok(contents);
         }
         let mut contents = BTreeMap::new();
+        if let Held::Flist(listed) = self {
+            for (path, item, blocks) in listed.entries().filter(|(path, ..)| wanted(path)) {
+                if let Kind::File { size, .. } = item.kind {
+                    contents.insert(path.to_vec(), listed.content(path, size, blocks)?);
+                }
+            }
+            return Ok(contents);
+        }
         self.walk(&mut |path, item, data| {
             if !wanted(path) {
                 return;
@@ -159,6 +206,17 @@ impl Held {
             }
             Held::Initramfs(bytes) => walk_initramfs(bytes, visit),
             Held::Tar(bytes) => walk_tar(bytes, visit),
+            Held::Flist(listed) => {
+                for (path, mut item, blocks) in listed.entries() {
+                    let mut content = Vec::new();
+                    if let Kind::File { digest, size } = &mut item.kind {
+                        content = listed.content(path, *size, blocks)?;
+                        *digest = Digest::of(&content);
+                    }
+                    visit(path, item, &content);
+                }
+                Ok(())
+            }
         }
     }
 }

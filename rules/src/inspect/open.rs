@@ -1,4 +1,4 @@
-//! From the bytes of a file to what it holds: a UKI, a kernel image, the initramfs inside, a tar archive.
+//! From the bytes of a file to what it holds: a UKI, a kernel image, the initramfs inside, a tar archive, an flist.
 //! Goes by first bytes alone, never by names. Lists nothing (mod.rs does).
 
 use std::borrow::Cow;
@@ -7,11 +7,11 @@ use std::ops::Range;
 
 use mosbuild_cache::{Digest, Hasher, Store, Tree};
 use mosbuild_formats::compress::Decoder;
-use mosbuild_formats::{initramfs, kernel_image};
+use mosbuild_formats::{flist, initramfs, kernel_image};
 use object::read::pe::PeFile64;
 use object::{Object, ObjectSection};
 
-use super::{EXPANDED_MAX, Error};
+use super::{EXPANDED_MAX, Error, Listed};
 
 /// Something that has entries.
 pub enum Held {
@@ -21,12 +21,14 @@ pub enum Held {
     Initramfs(Vec<u8>),
     /// A tar archive, compressed or not.
     Tar(Vec<u8>),
+    /// An flist.
+    Flist(Listed),
 }
 
 /// Something around the entries, or one of the archives that they are from; the outermost first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hull {
-    /// `uki`, `bzImage`, `zboot`, `Image`, `vmlinux`, `cpio`, `tar`.
+    /// `uki`, `bzImage`, `zboot`, `Image`, `vmlinux`, `cpio`, `tar`, `flist`.
     pub what: &'static str,
     /// How it is compressed: of a kernel image, the kernel in it.
     pub packing: &'static str,
@@ -71,6 +73,17 @@ pub fn open(file: &[u8]) -> Result<Opened, Error> {
         bytes = within_kernel(what, inside, &mut hulls, &mut kernel)?.into();
     } else if file.starts_with(b"\x7fELF") && initramfs::embedded(file).is_some() {
         bytes = within_kernel("vmlinux", file.to_vec(), &mut hulls, &mut kernel)?.into();
+    }
+    if flist::begins(&bytes) {
+        match flist::read(&bytes, &flist::Limits::default()) {
+            Ok(flist) => {
+                hulls.push(hull("flist", "none", &bytes, None));
+                return Ok(Opened { hulls, held: Some(Held::Flist(Listed::new(flist))), kernel });
+            }
+            // Some other database.
+            Err(flist::Error::Schema(_)) => return Ok(Opened::default()),
+            Err(e) => return Err(e.into()),
+        }
     }
     let held = if initramfs::begins(&bytes) {
         for part in initramfs::Parts::new(&bytes, EXPANDED_MAX) {
