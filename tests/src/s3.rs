@@ -103,12 +103,13 @@ impl Server {
         Proxy::before(self.port)
     }
 
-    /// An unsigned request, which moto answers: status and body.
+    /// A request that only looks signed, which is enough for moto: status and body.
     fn ask(&self, method: &str, path: &str) -> (u16, Vec<u8>) {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         write!(
             stream,
-            "{method} /{BUCKET}{path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            "{method} /{BUCKET}{path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nContent-Length: 0\r\nAuthorization: AWS4-HMAC-SHA256 \
+             Credential=a/20250101/us-east-1/s3/aws4_request\r\nConnection: close\r\n\r\n",
             self.port
         )
         .unwrap();
