@@ -33,9 +33,11 @@ COPY --from=rust /usr/local/rustup /usr/local/rustup
 COPY --from=rust /usr/local/cargo/bin /usr/local/cargo/bin
 ENV RUSTUP_HOME=/usr/local/rustup CARGO_HOME=/usr/local/cargo \
     PATH=/usr/local/cargo/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+ARG TARGETS="x86_64-unknown-linux-musl"
 RUN set -eu; \
-    musl=$(uname -m)-unknown-linux-musl; \
-    [ -d "$(rustc --print target-libdir --target "$musl")" ] || rustup target add "$musl"
+    for target in $TARGETS; do \
+        [ -d "$(rustc --print target-libdir --target "$target")" ] || rustup target add "$target"; \
+    done
 
 FROM tools AS program
 COPY . /src

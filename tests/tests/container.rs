@@ -132,9 +132,10 @@ fn a_socket_that_nobody_listens_at_or_that_talks_nonsense_is_told() {
 }
 
 #[test]
+#[allow(clippy::print_stderr)]
 fn a_socket_that_one_may_not_use_names_the_group() {
     if std::fs::metadata("/proc/self").map(|m| std::os::unix::fs::MetadataExt::uid(&m)).unwrap() != 0 {
-        println!("not run: only root can make a socket that the user of the test may not use");
+        eprintln!("did not run: only root can make a socket that the user of the test may not use");
         return;
     }
     let mut space = space(ONE);
