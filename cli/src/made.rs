@@ -68,6 +68,15 @@ impl<'a> Made<'a> {
         Some((digest, self.keys.get(&id).copied()))
     }
 
+    /// The store that an output of a target is of no use without: its URL, and the files that belong there.
+    pub fn depot(&self, target: u32, output: Option<&str>) -> Option<(String, Digest)> {
+        let declared = &self.loaded.targets[target as usize];
+        let output = output.or_else(|| declared.outputs.first().map(|o| o.name.as_str()))?;
+        let depot = self.graph.depots.iter().find(|d| d.target == target && d.output == output)?;
+        let (files, _) = self.output(target, Some(&depot.files))?;
+        Some((depot.url.clone(), files))
+    }
+
     /// Of what a target consists.
     pub fn bill(&self, target: u32, pins: &Pins) -> Result<Bill, Failure> {
         let Made { loaded, graph, outputs, facts, .. } = self;

@@ -15,7 +15,7 @@ use crate::format;
 use crate::interrupt;
 use crate::made::Made;
 use crate::publish::config::{BillForm, Config, Item};
-use crate::publish::{self, File, There, Told, index, provenance};
+use crate::publish::{self, File, There, Told, blocks, index, provenance};
 use crate::session::{Access, Grounds, Session};
 use crate::ui::Ui;
 
@@ -181,6 +181,17 @@ impl Publication<'_> {
         Ok(Built { name, path, size, sha256, key: key.map(|key| key.hex()) })
     }
 
+    /// What a bucket lacks of the blocks of an flist; `None` if they belong to no bucket.
+    fn lacking(&self, item: &Item) -> Result<Option<blocks::Lacking>, Failure> {
+        let Some((url, files)) = self.made.depot(item.target, item.output.as_deref()) else { return Ok(None) };
+        let target = &self.loaded.targets[item.target as usize].name;
+        let tree = self.grounds.store.get_tree(&files).map_err(|e| {
+            Failure::new(1, e.to_string())
+                .help(format!("`mosbuild build --force {target} {target}` makes it again"))
+        })?;
+        blocks::lacking(self.config, &url, &tree, &self.told)
+    }
+
     fn file<'f>(&'f self, what: What, built: &'f Built) -> File<'f> {
         File {
             folder: folder(self.config, what),
@@ -201,6 +212,12 @@ fn preview(ui: &Ui, publication: &Publication<'_>, items: &[(What, Item)]) -> Re
         let built = publication.built(item)?;
         let file = publication.file(*what, &built);
         let key = index::key(file.folder, file.name);
+        if let Some(lacking) = publication.lacking(item)? {
+            let (count, bytes) = lacking.count();
+            let (blocks, there) = (format::count(count, "block"), lacking.there);
+            let place = lacking.place();
+            ui.out(&format!("would send    {blocks} to {place}  {}; {there} are there\n", format::size(bytes)))?;
+        }
         match publish::there(bucket, &file, told)? {
             There::Nothing => ui.out(&format!("would publish {key}  {}\n", format::size(built.size)))?,
             There::Same => ui.out(&format!("published     {key}\n"))?,
@@ -243,6 +260,17 @@ fn upload(
     for (what, item) in items {
         let built = publication.built(item)?;
         let target = &loaded.targets[item.target as usize].name;
+        // First its blocks: an flist that can be read names nothing that is not there.
+        if let Some(lacking) = publication.lacking(item)? {
+            blocks::send(&lacking, &grounds.store, target, told)?;
+            let (count, bytes) = lacking.count();
+            let (blocks, there) = (format::count(count, "block"), lacking.there);
+            ui.note(&format!(
+                "sent     {blocks} to {}  {}; {there} were there",
+                lacking.place(),
+                format::size(bytes)
+            ));
+        }
         let bill = made.bill(item.target, &pins)?;
         let subject =
             provenance::Subject { name: &built.name, sha256: &built.sha256, target, key: built.key.clone() };

@@ -1,6 +1,7 @@
 //! Publishing: one file with all that belongs to it into a folder of a bucket, under a name that is made once.
 //! Knows no target. See "Publishing" in docs/design.md.
 
+pub mod blocks;
 pub mod config;
 pub mod index;
 pub mod provenance;

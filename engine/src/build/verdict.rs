@@ -162,7 +162,17 @@ impl Driver<'_> {
             match waiting {
                 Some(&n) if matches!(self.states[n as usize], State::Waiting) => at = n,
                 Some(&n) => return self.target_name(n).to_owned(),
-                None => return self.target_name(at).to_owned(),
+                // The pin of its source is found by another step, for both.
+                None => {
+                    let finds = |s: &StepIx| {
+                        let other = &self.prepared.graph.steps[*s as usize].step;
+                        let is_same = *s != at && other.pin.is_some() && other.pin == node.step.pin;
+                        is_same && matches!(self.states[*s as usize], State::Ready)
+                    };
+                    let steps = 0..self.prepared.graph.steps.len() as StepIx;
+                    let finder = steps.into_iter().find(finds).unwrap_or(at);
+                    return self.target_name(finder).to_owned();
+                }
             }
         }
     }
