@@ -183,7 +183,9 @@ impl Publication<'_> {
 
     /// What a bucket lacks of the blocks of an flist; `None` if they belong to no bucket.
     fn lacking(&self, item: &Item) -> Result<Option<blocks::Lacking>, Failure> {
-        let Some((url, files)) = self.made.depot(item.target, item.output.as_deref()) else { return Ok(None) };
+        let Some((url, files)) = self.made.depot(item.target, item.output.as_deref()) else {
+            return Ok(None);
+        };
         let target = &self.loaded.targets[item.target as usize].name;
         let tree = self.grounds.store.get_tree(&files).map_err(|e| {
             Failure::new(1, e.to_string())
@@ -216,7 +218,10 @@ fn preview(ui: &Ui, publication: &Publication<'_>, items: &[(What, Item)]) -> Re
             let (count, bytes) = lacking.count();
             let (blocks, there) = (format::count(count, "block"), lacking.there);
             let place = lacking.place();
-            ui.out(&format!("would send    {blocks} to {place}  {}; {there} are there\n", format::size(bytes)))?;
+            ui.out(&format!(
+                "would send    {blocks} to {place}  {}; {there} are there\n",
+                format::size(bytes)
+            ))?;
         }
         match publish::there(bucket, &file, told)? {
             There::Nothing => ui.out(&format!("would publish {key}  {}\n", format::size(built.size)))?,

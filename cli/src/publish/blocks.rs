@@ -49,7 +49,12 @@ impl Lacking {
 
 /// Asks which blocks of a tree are missing at `url`, signing with the credentials of the configuration; `None` for a store that is
 /// no bucket, which was filled when the flist was placed.
-pub fn lacking(config: &Config, url: &str, tree: &Tree, watch: &dyn Watch) -> Result<Option<Lacking>, Failure> {
+pub fn lacking(
+    config: &Config,
+    url: &str,
+    tree: &Tree,
+    watch: &dyn Watch,
+) -> Result<Option<Lacking>, Failure> {
     let place = match BlockStore::parse(url) {
         Ok(BlockStore::S3(place)) => place,
         Ok(BlockStore::Dir(_)) => return Ok(None),
@@ -87,7 +92,12 @@ pub fn lacking(config: &Config, url: &str, tree: &Tree, watch: &dyn Watch) -> Re
 }
 
 /// Sends what is missing. `target` is the flist's, for advice. The first failure ends all; what was sent stays, and is not sent again.
-pub fn send(lacking: &Lacking, store: &Store, target: &str, watch: &(dyn Watch + Sync)) -> Result<(), Failure> {
+pub fn send(
+    lacking: &Lacking,
+    store: &Store,
+    target: &str,
+    watch: &(dyn Watch + Sync),
+) -> Result<(), Failure> {
     let (next, done) = (AtomicUsize::new(0), AtomicU64::new(0));
     let failed: Mutex<Option<Failure>> = Mutex::new(None);
     let (_, total) = lacking.count();
