@@ -46,6 +46,7 @@ RUN set -eu; cd /src; \
         rm -rf target; \
         cargo build --release --locked -p mosbuild; \
     fi; \
+    mkdir -p /usr/local/bin; \
     strip -o /usr/local/bin/mosbuild target/release/mosbuild
 
 FROM tools
