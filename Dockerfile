@@ -46,10 +46,11 @@ RUN set -eu; cd /src; \
         rm -rf target; \
         cargo build --release --locked -p mosbuild; \
     fi; \
-    strip -o /mosbuild target/release/mosbuild
+    mkdir -p /usr/local/bin; \
+    strip -o /usr/local/bin/mosbuild target/release/mosbuild
 
 FROM tools
-COPY --from=program /mosbuild /usr/local/bin/mosbuild
+COPY --from=program /usr/local/bin/mosbuild /usr/local/bin/mosbuild
 # Beside the workspace's state, so that it outlives the container.
 ENV MOSBUILD_CACHE_DIR=/workspace/.mosbuild/store
 WORKDIR /workspace

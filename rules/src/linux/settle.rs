@@ -45,7 +45,12 @@ impl Builtin for Parts {
                 let (objects, source) = (part(&objects, &relink.objects)?, part(&source, &relink.source)?);
                 let bytes = |tree: &Tree| crate::size::human(tree.file_bytes());
                 (cx.log)(&format!("objects {}, source {}", bytes(&objects), bytes(&source)));
-                outputs(cx, &relink.script, tree_output(cx.store, &objects)?, tree_output(cx.store, &source)?)?
+                outputs(
+                    cx,
+                    &relink.script,
+                    tree_output(cx.store, &objects)?,
+                    tree_output(cx.store, &source)?,
+                )?
             }
             Err(Refused::Unknown(why)) => {
                 let (objects, source) = (tree_output(cx.store, &objects)?, tree_output(cx.store, &source)?);
@@ -91,7 +96,9 @@ impl Builtin for Settle {
             let mut script = String::from_utf8_lossy(&script).into_owned();
             match patched(cx)? {
                 Some(functions) => script.push_str(&functions),
-                None => (cx.log)("objects that read addresses of vmlinux are compiled with each link that moves them"),
+                None => (cx.log)(
+                    "objects that read addresses of vmlinux are compiled with each link that moves them",
+                ),
             }
             return outputs(cx, &script, tree("objects")?, tree("source")?);
         }

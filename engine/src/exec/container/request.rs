@@ -15,7 +15,7 @@ use bollard::models::{
 
 use super::daemon::Daemon;
 use super::{ContainerOptions, LABEL_OWNER, LABEL_USER};
-use crate::exec::{ExecError, HOSTNAME, Job, Mount};
+use crate::exec::{ExecError, HOSTNAME, Job, Mount, owners};
 
 /// What a container is made of.
 pub(super) struct Request {
@@ -83,7 +83,7 @@ impl Request {
             security_opt: Some(vec!["no-new-privileges".into()]),
             readonly_rootfs: Some(true),
             log_config: Some(HostConfigLogConfig { typ: Some("none".into()), config: None }),
-            ulimits: Some(vec![ulimit("core", 0)]),
+            ulimits: Some(limits()),
             tmpfs: Some(HashMap::from([("/tmp".into(), "rw,exec,nosuid,nodev,mode=1777".into())])),
             memory: job.limits.memory.or(options.memory).map(|bytes| bytes as i64),
             pids_limit: options.pids.map(i64::from),
@@ -163,6 +163,23 @@ impl Request {
         };
         Ok(Self { body })
     }
+}
+
+/// No core files, and else the caller's own limits, as in the sandbox: a daemon's are above what a machine may allow it.
+fn limits() -> Vec<ResourcesUlimits> {
+    use rustix::process::{Resource, getrlimit};
+    let number = |bound: Option<u64>| bound.and_then(|bound| i64::try_from(bound).ok()).unwrap_or(-1);
+    let own = |name: &str, soft: Option<u64>, hard: Option<u64>| ResourcesUlimits {
+        name: Some(name.into()),
+        soft: Some(number(soft)),
+        hard: Some(number(hard)),
+    };
+    let (files, processes) = (getrlimit(Resource::Nofile), getrlimit(Resource::Nproc));
+    let files = match owners::limit_to_restore() {
+        Some(before) => own("nofile", Some(before.rlim_cur), Some(before.rlim_max)),
+        None => own("nofile", files.current, files.maximum),
+    };
+    vec![ulimit("core", 0), files, own("nproc", processes.current, processes.maximum)]
 }
 
 fn ulimit(name: &str, bound: i64) -> ResourcesUlimits {

@@ -206,7 +206,8 @@ mod tests {
             "say() {{ :; }}\n{FUNCTIONS}{}patch_offsets",
             offsets.script("voffset.h", &[("misc.o".into(), sites)])
         );
-        let run = std::process::Command::new("sh").args(["-euc", &script]).current_dir(&dir).output().unwrap();
+        let run =
+            std::process::Command::new("sh").args(["-euc", &script]).current_dir(&dir).output().unwrap();
         assert!(run.stderr.is_empty(), "{}", String::from_utf8_lossy(&run.stderr));
         (run.status.success(), std::fs::read(dir.path().join("misc.o")).unwrap())
     }
