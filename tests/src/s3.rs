@@ -45,6 +45,12 @@ fn tools() -> PathBuf {
     target.unwrap_or_else(|| repository().join("target")).join("s3-tools")
 }
 
+/// What a test says of itself.
+#[allow(clippy::print_stderr)]
+fn say(line: &str) {
+    eprintln!("{line}");
+}
+
 /// A port that is free now.
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
@@ -80,7 +86,7 @@ impl Server {
         if !program.is_file() {
             let missing = format!("there is no {}: scripts/setup test brings it", program.display());
             assert!(std::env::var("CI").as_deref() != Ok("true"), "{missing}");
-            eprintln!("did not run: {missing}");
+            say(&format!("did not run: {missing}"));
             return None;
         }
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();

@@ -11,6 +11,7 @@ use sha2::Digest;
 use crate::args::GlobalArgs;
 use crate::failure::Failure;
 use crate::format::{count, size};
+use crate::publish;
 use crate::session::{Place, lock};
 use crate::ui::Ui;
 
@@ -46,6 +47,9 @@ pub fn run(ui: &Ui, global: &GlobalArgs, args: &CleanArgs) -> Result<u8, Failure
     if sign::ours(&state, &folder) {
         let _ = std::fs::remove_file(folder.join(sign::SIGNATURE));
         let _ = std::fs::remove_file(state.join(sign::RECORD));
+    }
+    if held.is_some() {
+        publish::place(&folder, &state, &[])?;
     }
     let removed = dist(&folder)?;
     for path in &removed.kept {
