@@ -80,7 +80,7 @@ impl<T> Typed<T> {
 mod tests {
     use super::*;
 
-    #[derive(serde::Deserialize, JsonSchema)]
+    #[derive(Debug, serde::Deserialize, JsonSchema)]
     #[serde(deny_unknown_fields)]
     struct Settings {
         bucket: String,

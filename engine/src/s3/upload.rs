@@ -134,8 +134,8 @@ impl Bucket {
                     // Of other bytes: its parts would be kept, and paid for, for ever.
                     let _ = self.guard(self.store.abort_multipart(path, &old.upload), watch).await?;
                 }
-                let mut options = PutMultipartOptions::default();
-                options.attributes = Attributes::from_iter([(Attribute::ContentType, upload.kind)]);
+                let attributes = Attributes::from_iter([(Attribute::ContentType, upload.kind)]);
+                let options = PutMultipartOptions { attributes, ..PutMultipartOptions::default() };
                 let id = self.guard(self.store.create_multipart_opts(path, options), watch).await?;
                 let notes = Notes {
                     place: self.place.clone(),
