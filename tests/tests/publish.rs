@@ -454,7 +454,7 @@ fn a_bad_day_of_the_network() {
     // Every third request meets a busy server or a cut connection, and the link is slow.
     let cut = AtomicUsize::new(0);
     proxy.fault(move |line, n| match n % 3 {
-        2 if cut.fetch_add(1, Ordering::Relaxed) % 2 == 0 => Some(Fault::HangUp),
+        2 if cut.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) => Some(Fault::HangUp),
         2 => Some(told(line)),
         _ => Some(Fault::Slow(Duration::from_millis(20))),
     });

@@ -170,7 +170,7 @@ struct Built {
 impl Publication<'_> {
     fn built(&self, item: &Item) -> Result<Built, Failure> {
         let facts = |target: u32| self.made.facts(target);
-        let name = fill_name(&item.name, self.loaded, &facts).map_err(|line| Failure::usage(line))?;
+        let name = fill_name(&item.name, self.loaded, &facts).map_err(Failure::usage)?;
         let target = &self.loaded.targets[item.target as usize].name;
         let again = format!("`mosbuild build {target}` makes it again");
         let lost = || Failure::new(1, format!("the output of {target} is gone from the store")).help(&again);

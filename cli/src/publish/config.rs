@@ -138,7 +138,7 @@ impl Config {
         let fields = &file.value;
         let mut text = |name: &str, text: &str| {
             replaced(text, loaded).unwrap_or_else(|problem| {
-                problems.push(Diagnostic { span: Some(file.span(&[name])), ..problem });
+                problems.push(Diagnostic { span: Some(file.span(&[name])), ..*problem });
                 String::new()
             })
         };
@@ -270,7 +270,7 @@ fn items(
 }
 
 /// Text with the workspace's variables in it.
-fn replaced(text: &str, loaded: &Loaded) -> Result<String, Diagnostic> {
+fn replaced(text: &str, loaded: &Loaded) -> Result<String, Box<Diagnostic>> {
     let mut out = String::new();
     let mut rest = text;
     while let Some((head, tail)) = rest.split_once("${") {
@@ -282,7 +282,7 @@ fn replaced(text: &str, loaded: &Loaded) -> Result<String, Diagnostic> {
                 let near = nearest(name, loaded.vars.iter().map(|(var, _)| var.as_str()));
                 let problem =
                     Diagnostic::bare("unknown-variable", format!("there is no variable {}", quote(name)));
-                return Err(problem.nearest(near));
+                return Err(Box::new(problem.nearest(near)));
             }
         }
         rest = after;
