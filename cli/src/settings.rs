@@ -66,8 +66,8 @@ impl Settings {
                 ))
             })?;
         }
-        let text = |name: &str| nonempty(env(name)).map(|text| text.to_string_lossy().into_owned());
-        settings.executors.over.image = text("MOSBUILD_CONTAINER_IMAGE");
+        let image = nonempty(env("MOSBUILD_CONTAINER_IMAGE"));
+        settings.executors.over.image = image.map(|image| image.to_string_lossy().into_owned());
         if let Some(file) = nonempty(env("MOSBUILD_CONTAINER_ARCHIVE")) {
             let file = PathBuf::from(file);
             settings.executors.over.archive =

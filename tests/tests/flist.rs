@@ -260,6 +260,7 @@ fn bytes_are_the_same_everywhere() {
 }
 
 #[test]
+#[allow(clippy::print_stderr)]
 fn mosbuild_reads_what_it_packs_and_what_rfs_packed() {
     let space = space("blocks");
     space.builds(&["packed", "tree"]);
@@ -297,7 +298,7 @@ fn mosbuild_reads_what_it_packs_and_what_rfs_packed() {
 
     let sample = repository().join("../shared/fixtures/flist");
     if !sample.is_dir() {
-        println!("did not run: the sample of rfs is not here");
+        eprintln!("did not run: the sample of rfs is not here");
         return;
     }
     let (fl, store) = (sample.join("sample.fl"), sample.join("store"));

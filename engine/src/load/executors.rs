@@ -142,18 +142,22 @@ pub fn container(node: &Node) -> (ContainerOptions, Vec<Diagnostic>) {
     };
     for (key, node) in entries {
         let text = node.text().filter(|text| !text.is_empty());
-        let known = match (key.text.as_str(), text) {
-            ("image", Some(text)) => Some(options.image = Some(text.to_owned())),
-            ("archive", Some(text)) => Some(options.archive = Some(PathBuf::from(text))),
-            ("relabel", Some("true")) => Some(options.relabel = true),
-            ("relabel", Some("false")) => Some(()),
-            ("memory", Some(text)) => size(text).map(|bytes| options.memory = Some(bytes)),
-            ("pids", Some(text)) => {
-                text.parse().ok().filter(|count| *count > 0).map(|count| options.pids = Some(count))
-            }
-            _ => None,
+        match (key.text.as_str(), text) {
+            ("image", Some(text)) => options.image = Some(text.to_owned()),
+            ("archive", Some(text)) => options.archive = Some(PathBuf::from(text)),
+            ("relabel", Some("true" | "false")) => options.relabel = text == Some("true"),
+            ("memory", Some(text)) => options.memory = size(text),
+            ("pids", Some(text)) => options.pids = text.parse().ok().filter(|count| *count > 0),
+            _ => {}
+        }
+        let known = match key.text.as_str() {
+            "image" | "archive" => text.is_some(),
+            "relabel" => matches!(text, Some("true" | "false")),
+            "memory" => options.memory.is_some(),
+            "pids" => options.pids.is_some(),
+            _ => false,
         };
-        if known.is_none() {
+        if !known {
             let what = format!("wrong value of {} of `container`", quote(&key.text));
             let problem = Diagnostic::at("wrong-value", node.span, what);
             problems.push(

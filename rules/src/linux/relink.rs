@@ -150,7 +150,7 @@ impl Plan<'_> {
             w.push_str(BTF);
         }
         w.push_str(OFFSETS);
-        write_linker(w, &enabled);
+        write_linker(w, enabled);
         let _ = writeln!(w, "link() {{ # ARCHIVE");
         let _ = writeln!(w, "mkdir -p usr\ncp \"$1\" usr/initramfs_inc_data");
         step(w, "AS", &data);
