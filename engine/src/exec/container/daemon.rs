@@ -4,9 +4,11 @@
 
 use std::future::Future;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bollard::models::SystemInfoCgroupVersionEnum;
 use bollard::{API_DEFAULT_VERSION, Docker};
 
 use super::words::{self, Trouble};
@@ -30,6 +32,16 @@ impl std::fmt::Display for Address {
         match self {
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
             Self::Tcp(address) => write!(f, "tcp://{address}"),
+        }
+    }
+}
+
+impl Address {
+    /// Whether the socket is another's than root's.
+    fn is_of_a_user(&self) -> bool {
+        match self {
+            Self::Unix(path) => std::fs::metadata(path).is_ok_and(|socket| socket.uid() != 0),
+            Self::Tcp(_) => false,
         }
     }
 }
@@ -117,13 +129,17 @@ impl Daemon {
         let options = info.security_options.unwrap_or_default();
         let has = |name: &str| options.iter().any(|option| option.split(',').any(|part| part == name));
         let number = version.version.unwrap_or_default();
+        // Podman says it to Docker's clients in a field of its own, and nowhere that all versions have.
+        let rootless = has("name=rootless") || podman && address.is_of_a_user();
+        // There, cgroups are root's alone.
+        let v1 = info.cgroup_version == Some(SystemInfoCgroupVersionEnum::_1);
         Ok(Self {
             name: format!("{} {number}", if podman { "Podman" } else { "Docker" }),
-            rootless: has("name=rootless"),
+            rootless,
             remaps: has("name=userns"),
             selinux: has("name=selinux"),
             arch: version.arch.unwrap_or_default(),
-            bounds_memory: info.memory_limit.unwrap_or(false),
+            bounds_memory: info.memory_limit.unwrap_or(false) && !(rootless && v1),
             address,
         })
     }

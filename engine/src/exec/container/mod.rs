@@ -300,13 +300,26 @@ impl Inner {
     async fn ended(&self, docker: &Docker, id: &str) -> Result<ContainerState, Error> {
         let options = WaitContainerOptions { condition: "not-running".into() };
         let mut waiting = std::pin::pin!(docker.wait_container(id, Some(options)));
-        match waiting.next().await {
-            // An exit code other than 0 is told as an error; the state has it again.
-            Some(Ok(_)) | None | Some(Err(Error::DockerContainerWaitError { .. })) => {}
+        let code = match waiting.next().await {
+            Some(Ok(answer)) => Some(answer.status_code),
+            // An exit code other than 0 is told as an error.
+            Some(Err(Error::DockerContainerWaitError { code, .. })) => Some(code),
+            None => None,
             Some(Err(error)) => return Err(error),
+        };
+        let mut tries = 0;
+        loop {
+            match soon(docker.inspect_container(id, None::<InspectContainerOptions>)).await {
+                Ok(found) => return Ok(found.state.unwrap_or_default()),
+                // Podman tells of a state that Docker has not, `stopped`, until it has tidied up behind the container.
+                Err(Error::JsonDataError { .. } | Error::JsonSerdeError { .. }) if tries < 20 => tries += 1,
+                Err(Error::JsonDataError { .. } | Error::JsonSerdeError { .. }) if code.is_some() => {
+                    return Ok(ContainerState { exit_code: code, ..ContainerState::default() });
+                }
+                Err(error) => return Err(error),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        let found = soon(docker.inspect_container(id, None::<InspectContainerOptions>)).await?;
-        Ok(found.state.unwrap_or_default())
     }
 
     async fn kill(&self, docker: &Docker, id: &str) {
