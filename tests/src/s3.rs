@@ -99,6 +99,11 @@ impl Server {
         Some(server)
     }
 
+    /// Which it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
     /// Its URL.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
