@@ -43,7 +43,9 @@ impl<T: DeserializeOwned + JsonSchema> Typed<T> {
     /// Of its text.
     pub fn parse(text: &str, shown: &str, what: &str) -> Result<Typed<T>, Diagnostics> {
         let wrong = |problems| Diagnostics::new(shown, text, problems);
-        let parsed = yaml::parse(text, &Limits::default());
+        let mut parsed = yaml::parse(text, &Limits::default());
+        // What is missing in it is told better by its fields.
+        parsed.problems.retain(|problem| problem.code != "empty");
         if !parsed.problems.is_empty() {
             return Err(wrong(parsed.problems));
         }
@@ -97,6 +99,7 @@ mod tests {
         let text = read("buckt: a\ntries: x\n").unwrap_err().to_string();
         assert!(text.contains("config/x.yaml:1:1") && text.contains("did you mean `bucket`?"), "{text}");
         assert!(text.contains("config/x.yaml:2:8"), "{text}");
-        assert!(read("").unwrap_err().to_string().contains("bucket"));
+        let text = read("# nothing\n").unwrap_err().to_string();
+        assert!(text.contains("config/x.yaml") && text.contains("bucket"), "{text}");
     }
 }
