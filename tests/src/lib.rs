@@ -261,6 +261,14 @@ impl Space {
         Output::of(self.command(args), args, None)
     }
 
+    /// Runs the program with these arguments; it must succeed.
+    #[track_caller]
+    pub fn ok(&self, args: &[&str]) -> Output {
+        let output = self.run(args);
+        assert_eq!(output.code, Some(0), "{output}");
+        output
+    }
+
     /// Runs `build` with these arguments to its end, reading its events.
     pub fn build(&self, args: &[&str]) -> Output {
         let (command, events) = self.build_command(args);

@@ -95,13 +95,6 @@ fn fails(output: &Output, code: i32, texts: &[&str]) {
     }
 }
 
-#[track_caller]
-fn ok(space: &Space, args: &[&str]) -> Output {
-    let output = space.run(args);
-    assert_eq!(output.code, Some(0), "{output}");
-    output
-}
-
 #[test]
 fn an_independent_reader_finds_the_same_tree() {
     let space = space("blocks");
@@ -264,7 +257,7 @@ fn bytes_are_the_same_everywhere() {
 fn mosbuild_reads_what_it_packs_and_what_rfs_packed() {
     let space = space("blocks");
     space.builds(&["packed", "tree"]);
-    let listed = ok(&space, &["ls", "-l", "packed"]);
+    let listed = space.ok(&["ls", "-l", "packed"]);
     assert!(
         listed
             .stdout
@@ -273,7 +266,7 @@ fn mosbuild_reads_what_it_packs_and_what_rfs_packed() {
         "{}",
         listed.stdout
     );
-    let cat = |what: &[&str]| ok(&space, what).stdout;
+    let cat = |what: &[&str]| space.ok(what).stdout;
     assert_eq!(cat(&["cat", "packed", "/etc/link"]), "some text that is not short\n".repeat(60_000));
     let flist = placed(&space, "packed-");
     let flist = flist.to_str().unwrap();
@@ -303,7 +296,7 @@ fn mosbuild_reads_what_it_packs_and_what_rfs_packed() {
     }
     let (fl, store) = (sample.join("sample.fl"), sample.join("store"));
     let (fl, store) = (fl.to_str().unwrap(), store.to_str().unwrap());
-    let listed = ok(&space, &["ls", "-l", fl]);
+    let listed = space.ok(&["ls", "-l", fl]);
     assert!(
         listed.stdout.lines().any(|l| l.contains(" 0/42 ") && l.ends_with("etc/motd")),
         "{}",

@@ -1,8 +1,8 @@
 //! mosbuild.lock as a person meets it: what leaves it, what it is refused for, and which mirrors are none.
 //! Most sources are files on this machine; nothing is downloaded but from a mirror on loopback.
 
+use mosbuild_tests::Space;
 use mosbuild_tests::alpine::{Alpine, Stand, replace};
-use mosbuild_tests::{Output, Space};
 
 /// A workspace whose target `a` has a source in the file `${f}`, and `b` one in `two`.
 fn space() -> Space {
@@ -19,33 +19,26 @@ fn space() -> Space {
     space
 }
 
-#[track_caller]
-fn ok(space: &Space, args: &[&str]) -> Output {
-    let output = space.run(args);
-    assert_eq!(output.code, Some(0), "{output}");
-    output
-}
-
 #[test]
 fn what_nothing_asks_for_leaves_the_lock() {
     let space = space();
-    ok(&space, &["lock"]);
-    ok(&space, &["lock", "--profile", "other"]);
+    space.ok(&["lock"]);
+    space.ok(&["lock", "--profile", "other"]);
     let all = space.read("mosbuild.lock");
     assert_eq!(["up/one", "up/two", "up/three"].map(|f| all.contains(f)), [true; 3], "{all}");
     // What only another profile asks for stays.
-    let output = ok(&space, &["lock"]);
+    let output = space.ok(&["lock"]);
     assert!(output.stderr.contains("up to date"), "{output}");
     assert_eq!(space.read("mosbuild.lock"), all);
 
     let yaml = space.read("mosbuild.yaml");
     let without: Vec<&str> = yaml.lines().filter(|line| !line.starts_with("  b:")).collect();
     space.write("mosbuild.yaml", format!("{}\n", without.join("\n")));
-    ok(&space, &["build"]);
+    space.ok(&["build"]);
     assert_eq!(space.read("mosbuild.lock"), all, "a build drops nothing");
-    ok(&space, &["lock", "--locked"]);
+    space.ok(&["lock", "--locked"]);
     assert_eq!(space.read("mosbuild.lock"), all, "with --locked the lock stays as it is");
-    let output = ok(&space, &["lock"]);
+    let output = space.ok(&["lock"]);
     let told: Vec<&str> = output.stdout.lines().collect();
     assert!(
         told.len() == 1 && told[0].starts_with("removed url file://") && told[0].contains("up/two"),
@@ -65,7 +58,7 @@ fn an_update_and_locked_exclude_each_other() {
 fn a_lock_that_cannot_be_written_fails() {
     let space = space().as_plain_user();
     space.write("mosbuild.lock", "version = 1\n");
-    ok(&space, &["list"]);
+    space.ok(&["list"]);
     std::fs::create_dir_all(space.path(".mosbuild")).unwrap();
     space.chmod(".mosbuild", 0o777);
     space.chmod(".", 0o555);
@@ -79,14 +72,14 @@ fn a_lock_that_cannot_be_written_fails() {
     assert_eq!(built.code, Some(0), "{built}");
     assert!(built.stderr.contains(&format!("warning: {message}")), "{built}");
     assert_eq!(space.read("mosbuild.lock"), "version = 1\n");
-    ok(&space, &["build"]);
+    space.ok(&["build"]);
     assert!(space.read("mosbuild.lock").contains("up/one"));
 }
 
 #[test]
 fn a_conflict_of_a_merge_is_told() {
     let space = space();
-    ok(&space, &["lock"]);
+    space.ok(&["lock"]);
     let lock = space.read("mosbuild.lock");
     space.write("mosbuild.lock", format!("{lock}<<<<<<< HEAD\n=======\n>>>>>>> theirs\n"));
     for command in ["build", "lock", "fetch"] {
@@ -124,7 +117,7 @@ fn a_mirror_is_a_url_or_an_absolute_path() {
         assert!(output.stderr.contains("is no place") && output.stderr.contains(none), "{output}");
     }
     space.write("mosbuild.yaml", with(&format!("[\"{}\"]", space.path("up").display())));
-    ok(&space, &["build"]);
+    space.ok(&["build"]);
 }
 
 #[test]
@@ -158,6 +151,6 @@ fn an_archive_that_was_cut_off_when_it_was_locked() {
     assert_eq!(output.code, Some(1), "{output}");
     output.says("the archive cannot be unpacked").says("mosbuild lock --update");
     replace(&stand.mirror, &file, &whole);
-    ok(&stand.space, &["lock", "--update", "miniroot"]);
+    stand.space.ok(&["lock", "--update", "miniroot"]);
     stand.space.builds(&["miniroot"]);
 }

@@ -11,6 +11,7 @@ use sha2::Digest;
 use crate::args::GlobalArgs;
 use crate::failure::Failure;
 use crate::format::{count, size};
+use crate::made;
 use crate::publish;
 use crate::session::{Place, lock};
 use crate::ui::Ui;
@@ -124,7 +125,7 @@ fn sha256(path: &Path) -> std::io::Result<String> {
             n => hasher.update(&buffer[..n]),
         }
     }
-    Ok(hasher.finalize().iter().map(|b| format!("{b:02x}")).collect())
+    Ok(made::hex(hasher.finalize()))
 }
 
 /// All but the lock first, so that whoever waits for it finds either everything or nothing.

@@ -305,7 +305,7 @@ fn upload(
         ui.note(&format!("placed   {}", path.display()));
     }
     if items.iter().any(|(what, _)| *what == What::Kernel) {
-        let now = || provenance::rfc3339(format::now());
+        let now = || sbom::rfc3339(format::now());
         let (count, written) = index::update(bucket, &config.kernel_folder, &now, told)?;
         let word = if written { "updated " } else { "there   " };
         let key = index::key(&config.kernel_folder, index::JSON);

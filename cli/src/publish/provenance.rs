@@ -3,7 +3,7 @@
 
 use mosbuild_engine::lockfile::Pins;
 use mosbuild_engine::run_record::RunHead;
-use mosbuild_rules::sbom::Bill;
+use mosbuild_rules::sbom::{Bill, rfc3339};
 use serde_json::{Map, Value, json};
 
 use crate::args::GlobalArgs;
@@ -119,13 +119,6 @@ fn invocation(head: &RunHead, env: &dyn Fn(&str) -> Option<String>) -> String {
         Some(format!("{server}/{repository}/actions/runs/{run}/attempts/{attempt}#{}", head.id))
     };
     run().unwrap_or_else(|| head.id.clone())
-}
-
-/// A moment in UTC, seconds since 1970.
-pub fn rfc3339(seconds: u64) -> String {
-    let (year, month, day) = mosbuild_engine::run_record::civil(seconds / 86_400);
-    let s = seconds % 86_400;
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", s / 3600, s / 60 % 60, s % 60)
 }
 
 #[cfg(test)]

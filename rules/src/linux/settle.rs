@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use mosbuild_cache::{Entry, Node, Output, Store, Tree, TreePath};
+use mosbuild_cache::{Node, Output, Store, Tree, TreePath};
 use mosbuild_engine::action::{Builtin, BuiltinCx, Made, OutKind, StepError};
 
 use super::relink::offsets::Offsets;
@@ -114,17 +114,17 @@ impl Builtin for Settle {
 
 /// The functions that write addresses into objects, where the samples tell how.
 fn patched(cx: &BuiltinCx<'_>) -> Result<Option<String>, StepError> {
+    let readers = cx.bytes("readers")?;
+    if readers.is_empty() {
+        return Ok(Some(String::new()));
+    }
     let (objects, samples) = (cx.tree("objects")?, cx.tree("samples")?);
-    let file = |tree: &Tree, path: &str| match TreePath::new(path).ok().and_then(|path| tree.get(&path)) {
-        Some(Entry { node: Node::File { digest, .. }, .. }) => Ok(Some(cx.store.read(digest)?)),
-        _ => Ok::<_, StepError>(None),
-    };
+    let file = |tree: &Tree, path: &str| content(cx.store, tree, path);
     let header = file(&objects, relink::VOFFSET)?.unwrap_or_default();
     let Some(offsets) = Offsets::parse(&String::from_utf8_lossy(&header)) else {
         return Ok(None);
     };
     let mut found = Vec::new();
-    let readers = cx.bytes("readers")?;
     for path in String::from_utf8_lossy(&readers).lines() {
         let read = [file(&samples, &format!("0/{path}"))?, file(&samples, &format!("1/{path}"))?];
         let (Some(object), [Some(first), Some(second)]) = (file(&objects, path)?, read) else {
@@ -164,6 +164,14 @@ struct Trees<'a> {
     source: &'a Tree,
 }
 
+/// Bytes of a file; none where it is no file of the tree.
+fn content(store: &Store, tree: &Tree, path: &str) -> Result<Option<Vec<u8>>, StepError> {
+    match TreePath::new(path).ok().and_then(|path| tree.get(&path)).map(|entry| &entry.node) {
+        Some(Node::File { digest, .. }) => Ok(Some(store.read(digest)?)),
+        _ => Ok(None),
+    }
+}
+
 fn has(tree: &Tree, path: &str) -> bool {
     TreePath::new(path).is_ok_and(|path| tree.get(&path).is_some_and(|e| matches!(e.node, Node::File { .. })))
 }
@@ -176,11 +184,7 @@ fn below<'t>(tree: &'t Tree, folder: &str) -> impl Iterator<Item = String> + 't 
 
 impl Compiled for Trees<'_> {
     fn object(&self, path: &str) -> Result<Option<Vec<u8>>, StepError> {
-        let entry = TreePath::new(path).ok().and_then(|path| self.objects.get(&path));
-        match entry.map(|entry| &entry.node) {
-            Some(Node::File { digest, .. }) => Ok(Some(self.store.read(digest)?)),
-            _ => Ok(None),
-        }
+        content(self.store, self.objects, path)
     }
 
     fn objects_below(&self, folder: &str) -> Vec<String> {

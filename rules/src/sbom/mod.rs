@@ -175,10 +175,15 @@ impl Bill {
 
     /// When it was made, by `epoch`: equal images have equal bills.
     fn created(&self) -> String {
-        let (year, month, day) = mosbuild_engine::run_record::civil(self.epoch / 86_400);
-        let s = self.epoch % 86_400;
-        format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", s / 3600, s / 60 % 60, s % 60)
+        rfc3339(self.epoch)
     }
+}
+
+/// A moment in UTC, seconds since 1970, as RFC 3339 writes it.
+pub fn rfc3339(seconds: u64) -> String {
+    let (year, month, day) = mosbuild_engine::run_record::civil(seconds / 86_400);
+    let s = seconds % 86_400;
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", s / 3600, s / 60 % 60, s % 60)
 }
 
 /// A UUID of version 8 made of what a document says, so that equal documents have one and others have others.
